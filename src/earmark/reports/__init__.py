@@ -1,0 +1,1 @@
+"""Tables, figures and the report: what a reader sees. The only room that draws."""
