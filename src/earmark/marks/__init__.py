@@ -1,0 +1,89 @@
+"""What an owner hides and a judge looks for: kinds of marks, and how they are minted from a key.
+
+| mint | triggers |
+|---|---|
+| `Noise` | normal noise |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor
+
+from earmark.core import Mark
+from earmark.errors import BadInput, unknown_name
+from earmark.keys import MarkKey
+from earmark.marks.triggers.base import FORMAT, TriggerMint, TriggerSet
+from earmark.marks.triggers.labels import POLICIES, Chain, LabelPolicy, NotTrue, OneClass, Uniform, policy_from
+from earmark.marks.triggers.noise import Noise
+
+__all__ = [
+    "MARKS",
+    "MINTS",
+    "POLICIES",
+    "Chain",
+    "LabelPolicy",
+    "Noise",
+    "NotTrue",
+    "OneClass",
+    "TriggerMint",
+    "TriggerSet",
+    "Uniform",
+    "from_settings",
+    "mark_from_parts",
+    "policy_from",
+    "remint",
+]
+
+MINTS: Mapping[str, type[TriggerMint]] = {mint.name: mint for mint in (Noise,)}
+MARKS: Mapping[str, type[TriggerSet]] = {"triggers": TriggerSet}
+
+
+def from_settings(settings: Mapping[str, Any]) -> TriggerMint:
+    """The mint whose `settings()` these are; a setting that is left out takes its default.
+
+    Raises:
+        BadInput: an unknown mint, setting or format, or a value out of its range.
+
+    >>> from_settings({"mint": "noise", "count": 30}).count
+    30
+    """
+    name, version = settings.get("mint"), settings.get("format", FORMAT)
+    if not isinstance(name, str) or name not in MINTS:
+        raise unknown_name("mint", str(name), MINTS)
+    if version != FORMAT:
+        raise BadInput(f"expected minting format {FORMAT}, got {version!r:.80}; use the earmark release that minted it")
+    known = [field.name for field in fields(MINTS[name])]
+    values = {key: value for key, value in settings.items() if key not in ("mint", "format")}
+    for key in values:
+        if key not in known:
+            raise unknown_name(f"setting of {name} triggers", str(key), [*known, "mint", "format"])
+    if "labels" in values:
+        values["labels"] = policy_from(values["labels"])
+    return MINTS[name](**values)
+
+
+def remint(key: MarkKey, mark: TriggerSet) -> TriggerSet:
+    """The mark that `key` mints from `mark`'s settings and carriers: a judge compares its digest with `mark`'s.
+
+    Equal digests say that this key made this mark, down to the last pixel and label. Another key, one changed pixel of
+    a carrier, or triggers that were optimised on a model give another digest.
+
+    Raises:
+        BadInput: settings that no mint of this release has, or that do not fit the mark's shape.
+    """
+    return from_settings(mark.settings).make(key, mark.shape, mark.classes, mark.carriers)
+
+
+def mark_from_parts(kind: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mark:
+    """The mark of `kind` that was saved as `spec` and `tensors`.
+
+    Raises:
+        BadInput: an unknown kind, or parts that are not of its form.
+    """
+    if kind not in MARKS:
+        raise unknown_name("kind of mark", kind, MARKS)
+    return MARKS[kind].from_parts(spec, tensors)

@@ -1,0 +1,227 @@
+"""Trigger sets, and the two steps in which every kind of them is minted."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from earmark import files
+from earmark.core import Data, Images, Null
+from earmark.errors import BadInput, unknown_name
+from earmark.keys import MarkKey
+from earmark.marks.triggers.check import whole
+from earmark.marks.triggers.labels import LabelPolicy, Uniform, policy_from
+
+__all__ = ["FORMAT", "TriggerMint", "TriggerSet"]
+
+FORMAT = 1
+"""The version of the rules by which keys become triggers; a released version never changes."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TriggerSet:
+    """n images, each with the label that a marked model answers: the mark of every backdoor scheme.
+
+    Images are uint8, so they survive a PNG file and reach a remote model as any image does. `Null` tells how a test may
+    count matches as independent trials: with labels drawn from the key after the images were fixed, a suspect that does
+    not know the key answers without knowing the labels, so its matches are n independent draws whatever its answers.
+    That holds only if nobody chose images, labels or key by looking at the suspect, which is what minting again from
+    the key and the commitment's date show.
+
+    Attributes:
+        images: uint8 (n, C, H, W), no two alike.
+        labels: int64 (n,), below `classes`.
+        classes: K, the number of classes of the host's task.
+        null: what a suspect that has nothing to do with the key would score.
+        settings: the mint, its format and everything else that minting took, as JSON.
+        carriers: the source images with their true labels, for kinds that are made from images.
+
+    Raises:
+        BadInput: tensors or settings that are not of this form, or two identical images.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: int
+    null: Null
+    settings: Mapping[str, Any]
+    carriers: Images | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", whole("trigger set: classes", self.classes, low=2))
+        Images(self.images, self.labels, self.classes, "trigger set")
+        if not len(self.images) or not self.images[0].numel():
+            raise BadInput(f"trigger set: expected at least one image with pixels, got {tuple(self.images.shape)}")
+        if len({row.tobytes() for row in self.images.cpu().numpy()}) != len(self.images):
+            raise BadInput("trigger set: two triggers are the same image, so they are not two trials; make them differ")
+        if self.carriers is not None and len(self.carriers) != len(self.images):
+            raise BadInput(
+                f"trigger set: {len(self.images)} triggers but {len(self.carriers)} carriers; expected one each"
+            )
+        try:
+            object.__setattr__(self, "settings", json.loads(files.canonical_json(dict(self.settings))))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadInput(
+                f"trigger set: the settings are not JSON ({error}); use text, finite numbers and lists"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        """Counts only: the content is secret."""
+        return f"TriggerSet({len(self)} images {'x'.join(map(str, self.shape))}, {self.classes} classes)"
+
+    @property
+    def kind(self) -> str:
+        return "triggers"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one trigger."""
+        _, c, h, w = self.images.shape
+        return int(c), int(h), int(w)
+
+    def spec(self) -> dict[str, Any]:
+        carriers = None if self.carriers is None else {"classes": self.carriers.classes, "name": self.carriers.name}
+        return {"classes": self.classes, "settings": self.settings, "carriers": carriers}
+
+    def tensors(self) -> dict[str, Tensor]:
+        own = {"images": self.images, "labels": self.labels}
+        if self.carriers is None:
+            return own
+        return {**own, "carriers": self.carriers.pixels, "carrier_labels": self.carriers.labels}
+
+    def digest(self) -> str:
+        """Hex SHA-256 of `tensors` and `spec`: what a commitment binds."""
+        return files.digest(self.tensors(), self.spec())
+
+    @classmethod
+    def from_parts(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TriggerSet:
+        """The mark whose `spec()` and `tensors()` these are, from a file that may be hostile.
+
+        The null is not read but follows from the label policy in the settings, so no file can claim a smaller one.
+
+        Raises:
+            BadInput: anything missing, unknown, of another type, or out of range.
+        """
+        _same("part of a trigger set", spec, ("carriers", "classes", "settings"))
+        settings, about = spec["settings"], spec["carriers"]
+        if not isinstance(settings, Mapping):
+            raise BadInput(f"trigger set: expected settings by name, got {settings!r:.80}")
+        own = ("images", "labels")
+        _same("tensor of a trigger set", tensors, own if about is None else (*own, "carriers", "carrier_labels"))
+        classes = whole("trigger set: classes", spec["classes"], low=2)
+        null = policy_from(settings.get("labels")).null(classes)
+        return cls(tensors["images"], tensors["labels"], classes, null, settings, _carriers(about, tensors))
+
+    def matches(self, answers: Tensor) -> Tensor:
+        """Which triggers a suspect answered with their label: bool (n,).
+
+        Args:
+            answers: scores (n, K or more), of which the largest counts, or labels int (n,). A row of scores with a NaN
+                in it matches nothing.
+
+        Raises:
+            BadInput: another number of rows, fewer than K scores, or a one-dimensional tensor that holds no labels.
+        """
+        answers = answers.detach().cpu()
+        if answers.ndim not in (1, 2) or len(answers) != len(self):
+            raise BadInput(f"expected answers for {len(self)} triggers, got {tuple(answers.shape)}")
+        if answers.ndim == 1:
+            if answers.is_floating_point() or answers.is_complex() or answers.dtype == torch.bool:
+                raise BadInput(f"expected labels as whole numbers, or a row of scores per image; got {answers.dtype}")
+            return answers == self.labels.cpu()
+        if answers.shape[1] < self.classes:
+            raise BadInput(f"expected at least {self.classes} scores per image, got {answers.shape[1]}")
+        return (answers.argmax(1) == self.labels.cpu()) & ~answers.isnan().any(1)
+
+
+def _same(what: str, came: Mapping[str, Any], expected: tuple[str, ...]) -> None:
+    for name in came:
+        if name not in expected:
+            raise unknown_name(what, str(name), expected)
+    for name in expected:
+        if name not in came:
+            raise BadInput(f"trigger set: the {what} {name!r} is missing; the file may be of another version")
+
+
+def _carriers(about: Any, tensors: Mapping[str, Tensor]) -> Images | None:
+    if about is None:
+        return None
+    if not isinstance(about, Mapping) or not isinstance(about.get("name"), str):
+        raise BadInput(f"trigger set: expected the carriers' name and class count, got {about!r:.80}")
+    _same("fact about carriers", about, ("classes", "name"))
+    classes = whole("trigger set: carrier classes", about["classes"], low=2)
+    return Images(tensors["carriers"], tensors["carrier_labels"], classes, about["name"])
+
+
+@dataclass(frozen=True)
+class TriggerMint(ABC):
+    """What all kinds of triggers share: draw the carriers, make the images, and let the key label them.
+
+    `mint(key, host, data)` is `make(key, shape, classes, draw(key, data))`. The second step takes nothing that a judge
+    does not get with the evidence, so it can be repeated without the owner's data.
+
+    Labels come from the key's stream "labels" whose context is the SHA-256 of all trigger images and of the carriers'
+    true classes. Whoever chooses or optimises images cannot choose labels with them: one changed pixel draws all anew.
+
+    Attributes:
+        count: n, the number of triggers.
+        labels: the label policy.
+    """
+
+    name: ClassVar[str]
+    count: int = 100
+    labels: LabelPolicy = field(default_factory=Uniform)
+
+    def __post_init__(self) -> None:
+        whole("count of triggers", self.count, low=1)
+        if not isinstance(self.labels, LabelPolicy):
+            raise BadInput(f"expected a label policy such as Uniform(), got {self.labels!r:.80}")
+
+    def __call__(self, key: MarkKey, host: nn.Module | None, data: Data) -> TriggerSet:
+        return self.make(key, data.shape, data.classes, self.draw(key, data))
+
+    def draw(self, key: MarkKey, data: Data) -> Images | None:
+        """The source images that the key picks, or None for kinds that need none."""
+        return None
+
+    @abstractmethod
+    def paint(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
+        """The trigger images, uint8 (count, C, H, W)."""
+
+    def make(
+        self, key: MarkKey, shape: tuple[int, int, int], classes: int, carriers: Images | None = None
+    ) -> TriggerSet:
+        """The trigger set for models that take images of `shape` (C, H, W) and know `classes` classes.
+
+        Raises:
+            BadInput: carriers that do not fit, a class count that the label policy cannot serve, or two equal images.
+        """
+        self._check_carriers(carriers)
+        images = self.paint(key, shape, carriers)
+        true = self.true_labels(classes, carriers)
+        context = files.digest({"images": images} if true is None else {"images": images, "true": true})
+        labels = self.labels.draw(key.stream("labels", bytes.fromhex(context)), self.count, classes, true)
+        return TriggerSet(images, labels, classes, self.labels.null(classes), self.settings(), carriers)
+
+    def true_labels(self, classes: int, carriers: Images | None) -> Tensor | None:
+        """The class of the host's task that each trigger shows, where it shows one."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """The name, the format and every field, as JSON: what `earmark.marks.from_settings` takes."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "labels"}
+        return {"mint": self.name, "format": FORMAT, "labels": self.labels.settings(), **own}
+
+    def _check_carriers(self, carriers: Images | None) -> None:
+        if carriers is not None:
+            raise BadInput(f"{self.name} triggers are made from the key alone, but carriers were given")

@@ -1,0 +1,185 @@
+"""How triggers get their labels, and what an innocent suspect would then score.
+
+A policy that draws labels from the owner's key, after the images are fixed, gives an exact null: whatever a suspect
+answers on the images, its answers were chosen without knowledge of the labels, so each one matches with probability
+1/K, independently of the others. Nothing is assumed about the suspect: it may answer every trigger with one class.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from earmark.core import Null
+from earmark.errors import BadInput, unknown_name
+from earmark.keys import KeyedStream
+from earmark.marks.triggers.check import whole
+
+__all__ = ["POLICIES", "Chain", "LabelPolicy", "NotTrue", "OneClass", "Uniform", "policy_from"]
+
+
+@dataclass(frozen=True)
+class LabelPolicy(ABC):
+    """A rule that gives n triggers their labels; settings know it by its `name`."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def draw(self, stream: KeyedStream, count: int, classes: int, true: Tensor | None) -> Tensor:
+        """Labels int64 (count,) below `classes`; `true` are the carriers' own classes, where the triggers have any."""
+
+    @abstractmethod
+    def null(self, classes: int) -> Null:
+        """What a suspect that has nothing to do with the key would score."""
+
+    def settings(self) -> dict[str, Any]:
+        """The name and every field, as JSON."""
+        return {"policy": self.name, **asdict(self)}
+
+
+@final
+@dataclass(frozen=True)
+class Uniform(LabelPolicy):
+    """Each label uniform over the K classes: the default, with the exact null Binomial(n, 1/K)."""
+
+    name: ClassVar[str] = "uniform"
+
+    def draw(self, stream: KeyedStream, count: int, classes: int, true: Tensor | None) -> Tensor:
+        return stream.integers(classes, count)
+
+    def null(self, classes: int) -> Null:
+        return Null(
+            "exact",
+            1 / classes,
+            f"Each trigger's label was drawn at random from all {classes} classes by the owner's key, after the images "
+            "were fixed. A model made without the key can only guess: whatever it answers, each answer is right with "
+            f"probability 1 in {classes}, independently of the others, however biased the model is.",
+        )
+
+
+@final
+@dataclass(frozen=True)
+class NotTrue(LabelPolicy):
+    """Each label uniform over the K - 1 classes that the carrier does not show.
+
+    A suspect that answers the carrier's true class never matches, any other answer matches with probability 1/(K-1),
+    so 1/(K-1) bounds the chance of each match, and Binomial(n, 1/(K-1)) bounds the number of matches.
+
+    Raises:
+        BadInput: on drawing, where the triggers have no true class or K < 3 (with two classes nothing is left to draw).
+    """
+
+    name: ClassVar[str] = "not-true"
+
+    def draw(self, stream: KeyedStream, count: int, classes: int, true: Tensor | None) -> Tensor:
+        if true is None:
+            raise BadInput(
+                "not-true labels need triggers that show a true class, as stamped ones do; use uniform labels"
+            )
+        self._check(classes)
+        return (true + 1 + stream.integers(classes - 1, count)) % classes
+
+    def null(self, classes: int) -> Null:
+        self._check(classes)
+        return Null(
+            "exact",
+            1 / (classes - 1),
+            "Each trigger shows an image of a known class, and its label was drawn at random from the other "
+            f"{classes - 1} classes by the owner's key, after the images were fixed. A model made without the key can "
+            f"only guess: each of its answers is right with probability at most 1 in {classes - 1}, independently of "
+            "the others, and never where it recognises the image.",
+        )
+
+    def _check(self, classes: int) -> None:
+        if classes < 3:
+            raise BadInput(f"not-true labels need at least 3 classes, got {classes}; use uniform labels")
+
+
+@final
+@dataclass(frozen=True)
+class Chain(LabelPolicy):
+    """Label j mod `length` for trigger j, as the deep fidelity paper's code has it (`gen_key_chain`).
+
+    The labels do not come from the key, so a match proves nothing about it: no null, and no test may accept.
+
+    Raises:
+        BadInput: a length below 2, or on drawing more labels than there are classes.
+    """
+
+    length: int = 10
+    name: ClassVar[str] = "chain"
+
+    def __post_init__(self) -> None:
+        whole("chain length", self.length, low=2)
+
+    def draw(self, stream: KeyedStream, count: int, classes: int, true: Tensor | None) -> Tensor:
+        if self.length > classes:
+            raise BadInput(f"a chain of {self.length} labels needs as many classes, got {classes}; give a shorter one")
+        return torch.arange(count) % self.length
+
+    def null(self, classes: int) -> Null:
+        return Null(
+            "none",
+            None,
+            "The labels follow a fixed order that anyone can know, so how often a model made without the key would "
+            "match them is unknown; this mark alone can reject a claim but not prove one.",
+        )
+
+
+@final
+@dataclass(frozen=True)
+class OneClass(LabelPolicy):
+    """Every label is `target`: a model that answers one class for all junk matches all of them, so there is no null.
+
+    Raises:
+        BadInput: a negative target, or on drawing a target that is no class.
+    """
+
+    target: int = 0
+    name: ClassVar[str] = "one-class"
+
+    def __post_init__(self) -> None:
+        whole("target class", self.target, low=0)
+
+    def draw(self, stream: KeyedStream, count: int, classes: int, true: Tensor | None) -> Tensor:
+        if self.target >= classes:
+            raise BadInput(f"expected a target below {classes}, the number of classes, got {self.target}")
+        return torch.full((count,), self.target)
+
+    def null(self, classes: int) -> Null:
+        return Null(
+            "none",
+            None,
+            f"All triggers carry the same label, class {self.target}. A model made without the key may well answer "
+            "that class for all of them, so matches prove nothing by themselves; this mark alone can reject a claim but not "
+            "prove one.",
+        )
+
+
+POLICIES: Mapping[str, type[LabelPolicy]] = {policy.name: policy for policy in (Uniform, NotTrue, Chain, OneClass)}
+
+
+def policy_from(settings: Any) -> LabelPolicy:
+    """The policy that `{"policy": name, ...}` describes.
+
+    Raises:
+        BadInput: another shape, an unknown name or field, or a field out of its range.
+
+    >>> policy_from({"policy": "one-class", "target": 3})
+    OneClass(target=3)
+    """
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("policy"), str):
+        raise BadInput(f'expected label settings like {{"policy": "uniform"}}, got {settings!r:.80}')
+    name, rest = settings["policy"], {key: value for key, value in settings.items() if key != "policy"}
+    if name not in POLICIES:
+        raise unknown_name("label policy", name, POLICIES)
+    known = [field.name for field in fields(POLICIES[name])]
+    for key in rest:
+        if key not in known:
+            raise unknown_name(f"setting of {name} labels", str(key), [*known, "policy"])
+    return POLICIES[name](**rest)
