@@ -5,13 +5,37 @@
 | `digits()` | scikit-learn's handwritten digits, nothing to download |
 | `idx(dir)` | MNIST and its relatives |
 | `folder(dir)` | one sub-folder of images per class |
+| `npz(file)` | NumPy archives in the layout of Keras or MedMNIST |
 | `open_data(text)` | any of these by a short text, `digits` or `idx:DIR` |
+| `from_dataset(dataset)` | torchvision, Hugging Face, any PyTorch Dataset or DataLoader |
+
+`split` cuts one set into train and test; `CropFlip` augments batches; `corrupted` and `ood` make images that a model was
+not trained for; `resized` and `channels_to` change shapes, the same way on every machine.
 """
 
+from earmark.data.augment import CropFlip
+from earmark.data.convert import channels_to, resized
+from earmark.data.corrupt import CORRUPTIONS, corrupted, ood
+from earmark.data.datasets import from_dataset
 from earmark.data.embedded import digits
 from earmark.data.folders import folder
 from earmark.data.idx_files import idx
+from earmark.data.npz_files import npz
 from earmark.data.opening import open_data
 from earmark.data.splits import split
 
-__all__ = ["digits", "folder", "idx", "open_data", "split"]
+__all__ = [
+    "CORRUPTIONS",
+    "CropFlip",
+    "channels_to",
+    "corrupted",
+    "digits",
+    "folder",
+    "from_dataset",
+    "idx",
+    "npz",
+    "ood",
+    "open_data",
+    "resized",
+    "split",
+]

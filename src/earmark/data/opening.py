@@ -8,11 +8,12 @@ from earmark.core import Data
 from earmark.data.embedded import digits
 from earmark.data.folders import folder
 from earmark.data.idx_files import idx
+from earmark.data.npz_files import npz
 from earmark.errors import BadInput, unknown_name
 
 __all__ = ["open_data"]
 
-_READERS: dict[str, Callable[[str], Data]] = {"idx": idx, "folder": folder}
+_READERS: dict[str, Callable[[str], Data]] = {"idx": idx, "folder": folder, "npz": npz}
 
 
 def open_data(source: str) -> Data:

@@ -156,8 +156,8 @@ class OneClass(LabelPolicy):
             "none",
             None,
             f"All triggers carry the same label, class {self.target}. A model made without the key may well answer "
-            "that class for all of them, so matches prove nothing by themselves; this mark alone can reject a claim but not "
-            "prove one.",
+            "that class for all of them, so matches prove nothing by themselves; this mark alone can reject a claim "
+            "but not prove one.",
         )
 
 
