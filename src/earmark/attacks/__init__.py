@@ -1,0 +1,107 @@
+"""What thieves and forgers do, by name: removing a mark from a model, and reading a mark into one.
+
+| name | attack |
+|---|---|
+| fine-tune-ftll, -ftal, -rtll, -rtal | go on training (`FineTune`): last or all layers, the last one kept or new |
+| prune-global, -layer, -random, -structured | zero a share of the weights, or of the channels |
+| half, bfloat16, int8, int4 | fewer bits per weight |
+| overwrite | the thief's own mark by the same scheme |
+
+| name | forgery |
+|---|---|
+| adversarial | noise on images until the model answers the forger's labels |
+| read-off | labels that are the model's own answers |
+| grind | the best of many keys |
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from earmark.attacks.ambiguity.adversarial import AdversarialTriggers
+from earmark.attacks.ambiguity.forgery import Forger, Forgery
+from earmark.attacks.ambiguity.grind import Grind
+from earmark.attacks.ambiguity.read_off import ReadOff
+from earmark.attacks.removal.fine_tune import FineTune, ftal, ftll, rtal, rtll
+from earmark.attacks.removal.overwrite import Overwrite
+from earmark.attacks.removal.prune import PruneChannels, PruneGlobal, PruneLayers, PruneRandom
+from earmark.attacks.removal.quantise import Half, Quantise
+from earmark.core import Remove
+from earmark.errors import BadInput, unknown_name
+
+__all__ = [
+    "ATTACKS",
+    "FORGERIES",
+    "AdversarialTriggers",
+    "FineTune",
+    "Forger",
+    "Forgery",
+    "Grind",
+    "Half",
+    "Overwrite",
+    "PruneChannels",
+    "PruneGlobal",
+    "PruneLayers",
+    "PruneRandom",
+    "Quantise",
+    "ReadOff",
+    "attack",
+    "forger",
+]
+
+ATTACKS: Mapping[str, Callable[..., Remove]] = {
+    "fine-tune-ftll": ftll,
+    "fine-tune-ftal": ftal,
+    "fine-tune-rtll": rtll,
+    "fine-tune-rtal": rtal,
+    "prune-global": PruneGlobal,
+    "prune-layer": PruneLayers,
+    "prune-random": PruneRandom,
+    "prune-structured": PruneChannels,
+    "half": Half,
+    "bfloat16": partial(Half, to="bfloat16"),
+    "int8": partial(Quantise, bits=8),
+    "int4": partial(Quantise, bits=4),
+    "overwrite": Overwrite,
+}
+
+FORGERIES: Mapping[str, Callable[..., Forger]] = {
+    "adversarial": AdversarialTriggers,
+    "read-off": ReadOff,
+    "grind": Grind,
+}
+
+T = TypeVar("T")
+
+
+def attack(name: str, **settings: Any) -> Remove:
+    """The attack called `name`, with its defaults but for `settings`.
+
+    Raises:
+        BadInput: an unknown attack or setting, with the nearest known one; a setting that is missing or out of range.
+
+    >>> attack("prune-global", share=0.5)
+    PruneGlobal(share=0.5, exclude_head=False)
+    """
+    return _built("attack", ATTACKS, name, settings)
+
+
+def forger(name: str, **settings: Any) -> Forger:
+    """The forger called `name`, with its defaults but for `settings`; raises as `attack` does."""
+    return _built("forgery", FORGERIES, name, settings)
+
+
+def _built(what: str, table: Mapping[str, Callable[..., T]], name: str, settings: Mapping[str, Any]) -> T:
+    if name not in table:
+        raise unknown_name(what, name, table)
+    known = inspect.signature(table[name]).parameters
+    for setting in settings:
+        if setting not in known:
+            raise unknown_name(f"setting of {name}", setting, known)
+    missing = [key for key, parameter in known.items() if parameter.default is parameter.empty and key not in settings]
+    if missing:
+        raise BadInput(f"{name} needs {', '.join(missing)}; give {'it' if len(missing) == 1 else 'them'} by name")
+    return table[name](**settings)

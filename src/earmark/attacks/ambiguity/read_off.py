@@ -1,0 +1,36 @@
+"""The cheapest forgery: ask the model first, and call what it answers the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import nn
+
+from earmark.attacks.ambiguity.forgery import Forger, Forgery, honest_start
+from earmark.core import Data, Images
+from earmark.marks import TriggerMint
+from earmark.training import answers
+
+__all__ = ["ReadOff"]
+
+
+@final
+@dataclass(frozen=True)
+class ReadOff(Forger):
+    """Any images, labelled with the model's own answers: every model "carries" such a mark, so a test alone accepts it.
+
+    Attributes:
+        count: n, the number of triggers; None for the posed mint's own number, or 100.
+        pose_as: the mint whose triggers and claim the forger copies; None for random test images.
+    """
+
+    count: int | None = None
+    pose_as: TriggerMint | None = None
+
+    def forge(self, model: nn.Module, data: Data, rng: torch.Generator) -> Forgery:
+        start = honest_start(self.pose_as, self.count, model, data, rng)
+        mark = start.mark
+        labels = answers(model, Images(mark.images, mark.labels, mark.classes))
+        return Forgery(replace(mark, labels=labels), start.key)
