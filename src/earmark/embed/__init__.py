@@ -1,0 +1,44 @@
+"""E: a marked copy of a host. Every method of Hua & Teoh 2023 is a composition of terms, trainable set and start."""
+
+from earmark.embed.backdoor import Backdoor
+from earmark.embed.methods import (
+    METHODS,
+    fixll,
+    fixll_pfl,
+    fixll_scratch,
+    fixll_spl,
+    fixll_twl,
+    ftal,
+    ftal_twl,
+    ftll,
+    method,
+    polytope,
+    scratch,
+)
+from earmark.embed.prototypes import POLYTOPES, d_cube, d_orthoplex, d_simplex, prototypes, uniform_fan
+from earmark.embed.start import FromHost, FromScratch, Start
+
+__all__ = [
+    "METHODS",
+    "POLYTOPES",
+    "Backdoor",
+    "FromHost",
+    "FromScratch",
+    "Start",
+    "d_cube",
+    "d_orthoplex",
+    "d_simplex",
+    "fixll",
+    "fixll_pfl",
+    "fixll_scratch",
+    "fixll_spl",
+    "fixll_twl",
+    "ftal",
+    "ftal_twl",
+    "ftll",
+    "method",
+    "polytope",
+    "prototypes",
+    "scratch",
+    "uniform_fan",
+]

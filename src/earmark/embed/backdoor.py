@@ -1,0 +1,139 @@
+"""Embedding a trigger set: loss terms, times a trainable set, times a start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from earmark.core import Data, Images
+from earmark.embed.start import FromHost, Start
+from earmark.errors import BadInput, CannotCarry
+from earmark.marks import TriggerSet
+from earmark.models import dissect
+from earmark.training import Checkpoint, CrossEntropy, Settings, Term, Trainable, accuracy, all_layers, fit
+from earmark.training.settings import Augment, Record
+
+__all__ = ["Backdoor"]
+
+
+@dataclass(frozen=True)
+class Backdoor:
+    """Hide a trigger set in a copy of the host: W~ = argmin sum_t weight_t term_t (Hua & Teoh 2023, eqs. 8-14).
+
+    Attributes:
+        name: what the method is called.
+        terms: the loss terms.
+        trainable: which parameters may change.
+        start: the model that training begins with.
+        settings: of the run; a run from scratch wants `batchnorm="train"` and a higher rate.
+        augment: a random view of the training images.
+        head: the name of the last linear layer, where the search for it cannot tell.
+        enough: stop after the first epoch with at least this trigger accuracy; None trains to the end.
+        patience: with `enough`, how many epochs more to train after it was first reached.
+        select: "last", or "best": the epoch with the highest (trigger accuracy, validation accuracy).
+        watch: which images validation accuracy is measured on after each epoch: this many of `data.test`; 0 for none.
+        checkpoint: a file; a killed run goes on from it.
+        on_epoch: called with each epoch's record.
+    """
+
+    name: str
+    terms: tuple[Term, ...]
+    trainable: Trainable = all_layers
+    start: Start = field(default_factory=FromHost)
+    settings: Settings = field(default_factory=Settings)
+    augment: Augment | None = None
+    head: str | None = None
+    enough: float | None = None
+    patience: int = 0
+    select: str = "last"
+    watch: int = 2_000
+    checkpoint: Path | None = None
+    on_epoch: Callable[[Record], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.select not in ("last", "best"):
+            raise BadInput(f"select is 'last' or 'best', got {self.select!r}")
+        if self.enough is not None and not 0 < self.enough <= 1:
+            raise BadInput(f"enough is a trigger accuracy above 0 and up to 1, got {self.enough}")
+
+    def but(self, **changes: Any) -> Backdoor:
+        """A copy with some attributes changed; names of training settings change those."""
+        own = {name: changes.pop(name) for name in list(changes) if name in self.__dataclass_fields__}
+        settings = own.pop("settings", self.settings)
+        return replace(self, settings=settings.but(**changes), **own)
+
+    def __call__(self, host: nn.Module, mark: TriggerSet, data: Data, rng: torch.Generator) -> nn.Module:
+        """A marked copy of `host`, which stays untouched.
+
+        Raises:
+            CannotCarry: the host has another number of classes than the mark, or the images another shape.
+            BadInput: a class without training images, or settings that do not fit the trigger set.
+            Diverged: the loss stopped being finite.
+        """
+        device = next(host.parameters()).device
+        anatomy = dissect(host, data.train.pixels[:1].to(device).float() / 255, self.head)
+        _carries(mark, data, anatomy.classes)
+        model = self.start(host, anatomy, rng)
+        triggers = Images(mark.images, mark.labels, mark.classes, "triggers")
+        stop = _Stop(self.enough, self.patience)
+        fit(
+            model,
+            data.train,
+            self.terms,
+            self.settings,
+            rng,
+            triggers=triggers,
+            host=host,
+            trainable=self.trainable,
+            augment=self.augment,
+            head=anatomy.head,
+            monitor=lambda m: self._measure(m, triggers, data.test),
+            until=stop if self.enough is not None else None,
+            prefer=(lambda r: (r["trig_acc"], r.get("val_acc", 0.0))) if self.select == "best" else None,
+            checkpoint=None if self.checkpoint is None else Checkpoint(self.checkpoint),
+            title=self.name,
+        )
+        return model
+
+    def _measure(self, model: nn.Module, triggers: Images, test: Images) -> Record:
+        record = {"trig_acc": accuracy(model, triggers)}
+        if self.watch:
+            record["val_acc"] = accuracy(model, test.subset(torch.arange(min(self.watch, len(test)))))
+        if self.on_epoch is not None:
+            self.on_epoch(record)
+        return record
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether any term uses the labels of the training images (FixLL+PFL and FixLL+SPL do not)."""
+        return any(isinstance(term, CrossEntropy) and term.on != "triggers" for term in self.terms)
+
+
+class _Stop:
+    """True once the trigger accuracy has been enough, `patience` epochs later."""
+
+    def __init__(self, enough: float | None, patience: int) -> None:
+        self._enough, self._left = enough, patience
+
+    def __call__(self, record: Record) -> bool:
+        if self._enough is None or record["trig_acc"] < self._enough:
+            return False
+        self._left -= 1
+        return self._left < 0
+
+
+def _carries(mark: TriggerSet, data: Data, classes: int) -> None:
+    if mark.classes != classes:
+        raise CannotCarry(f"the mark has labels of {mark.classes} classes and the host answers {classes}; mint for this host")
+    if tuple(mark.images.shape[1:]) != data.shape:
+        raise CannotCarry(f"the triggers are {tuple(mark.images.shape[1:])} and the data {data.shape}; mint for this data")
+    if data.classes != classes:
+        raise CannotCarry(f"the data has {data.classes} classes and the host answers {classes}; check which belongs to which")
+    empty = [k for k, n in enumerate(torch.bincount(data.train.labels, minlength=classes).tolist()) if not n]
+    if empty:
+        raise BadInput(f"no training image of class {', '.join(map(str, empty[:5]))}; give images of every class")

@@ -1,0 +1,56 @@
+"""Where embedding starts: at the host, or at a network of the same shape that has learned nothing."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from earmark.embed.prototypes import prototypes
+from earmark.models import Anatomy, reinitialised
+
+__all__ = ["FromHost", "FromScratch", "Start"]
+
+
+class Start(Protocol):
+    """The model that training begins with: a new one, whatever it is."""
+
+    def __call__(self, host: nn.Module, anatomy: Anatomy, rng: torch.Generator) -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class FromHost:
+    """A copy of the host: embedding by fine-tuning."""
+
+    def __call__(self, host: nn.Module, anatomy: Anatomy, rng: torch.Generator) -> nn.Module:
+        return copy.deepcopy(host)
+
+
+@dataclass(frozen=True)
+class FromScratch:
+    """Fresh parameters: embedding while the model learns its task.
+
+    Attributes:
+        head: "fresh", "host" (the host's prototypes; with a fixed last layer this is FixLL + scratch), or the name of a
+            polytope, whose vertices become the prototypes, with a zero bias.
+        build: makes a network with fresh parameters, for an architecture whose modules cannot draw them anew.
+    """
+
+    head: str = "fresh"
+    build: Callable[[], nn.Module] | None = None
+
+    def __call__(self, host: nn.Module, anatomy: Anatomy, rng: torch.Generator) -> nn.Module:
+        model = self.build() if self.build is not None else reinitialised(host, rng)
+        linear = anatomy.linear(model)
+        with torch.no_grad():
+            if self.head == "host":
+                linear.load_state_dict(anatomy.linear(host).state_dict())
+            elif self.head != "fresh":
+                linear.weight.copy_(prototypes(self.head, anatomy.classes, anatomy.features))
+                if linear.bias is not None:
+                    linear.bias.zero_()
+        return model

@@ -1,0 +1,52 @@
+"""The errors that earmark raises on purpose. Each says what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BadInput",
+    "CannotCarry",
+    "Diverged",
+    "EarmarkError",
+    "Tampered",
+    "WrongPassword",
+    "unknown_name",
+]
+
+
+class EarmarkError(Exception):
+    """Base of every error that earmark raises on purpose; catching it catches nothing else."""
+
+
+class BadInput(EarmarkError, ValueError):
+    """An argument, a file or a setting that cannot be used as it is."""
+
+
+class CannotCarry(EarmarkError):
+    """A host that cannot carry the mark it was asked to carry."""
+
+
+class Tampered(EarmarkError):
+    """Evidence that is not what was committed; the message names the file."""
+
+
+class WrongPassword(EarmarkError):
+    """A key file that the given password does not open."""
+
+
+class Diverged(EarmarkError):
+    """A training run whose loss stopped being a finite number."""
+
+
+def unknown_name(what: str, came: str, known: Iterable[str]) -> BadInput:
+    """A `BadInput` for a name that is not one of `known`, with the nearest one as a suggestion.
+
+    >>> str(unknown_name("attack", "prume", ["prune", "fine-tune"]))
+    "unknown attack 'prume': did you mean 'prune'? Known: fine-tune, prune"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(came, names, n=1)
+    hint = f" did you mean {near[0]!r}?" if near else ""
+    return BadInput(f"unknown {what} {came!r}:{hint} Known: {', '.join(names)}")

@@ -1,0 +1,22 @@
+"""Networks of the papers, and how to read any classifier: its mode, its head, its penultimate feature."""
+
+from earmark.models.anatomy import Anatomy, Reading, dissect, logits_of
+from earmark.models.modes import evaluating, frozen_batchnorm
+from earmark.models.plain import PlainCNN
+from earmark.models.restart import reinitialised
+from earmark.models.thin_resnet import ThinResNet18
+from earmark.models.wrap import Normalised, normalised
+
+__all__ = [
+    "Anatomy",
+    "Normalised",
+    "PlainCNN",
+    "Reading",
+    "ThinResNet18",
+    "dissect",
+    "evaluating",
+    "frozen_batchnorm",
+    "logits_of",
+    "normalised",
+    "reinitialised",
+]

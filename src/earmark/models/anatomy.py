@@ -1,0 +1,136 @@
+"""Where a classifier's head is, and what goes into it: found by hooks, with no edit of the model.
+
+Hua & Teoh 2023 (Section 4) see a classifier as a feature extractor x -> z in R^d followed by one linear layer
+z -> W_P z (+ b): z is the penultimate feature, the rows of W_P are the prototypes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from earmark.errors import BadInput
+from earmark.models.modes import evaluating
+
+__all__ = ["Anatomy", "Reading", "dissect", "logits_of"]
+
+
+class Reading(NamedTuple):
+    """What a classifier says of a batch: `features` z (N, d) and `logits` (N, K)."""
+
+    features: Tensor
+    logits: Tensor
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits (N, K) in a model's output: a tensor, an object with `.logits`, or a tuple or list that ends in one.
+
+    Raises:
+        BadInput: none of these.
+    """
+    found = getattr(output, "logits", output)
+    if isinstance(found, (tuple, list)) and found:
+        found = found[-1]
+    if not isinstance(found, Tensor):
+        raise BadInput(f"expected logits (a tensor, an object with .logits, or a tuple ending in them), got {type(output).__name__}")
+    return found
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The head of one architecture, by name: it reads any model of that architecture.
+
+    Attributes:
+        head: the name of the last `nn.Linear`, as in `model.named_modules()`.
+        features: d, the size of the penultimate feature.
+        classes: K, the number of classes.
+    """
+
+    head: str
+    features: int
+    classes: int
+
+    def linear(self, model: nn.Module) -> nn.Linear:
+        """The head itself."""
+        head = model.get_submodule(self.head)
+        if not isinstance(head, nn.Linear):
+            raise BadInput(f"expected an nn.Linear at {self.head!r}, got {type(head).__name__}")
+        return head
+
+    def head_parameters(self, model: nn.Module) -> set[str]:
+        """The names of the head's parameters, as in `model.named_parameters()`."""
+        head = {id(parameter) for parameter in self.linear(model).parameters()}
+        return {name for name, parameter in model.named_parameters() if id(parameter) in head}
+
+    def read(self, model: nn.Module, images: Tensor, through: nn.Module | None = None) -> Reading:
+        """One forward pass that keeps z: through `model`, or through a wrapper of it (DDP, say) given as `through`."""
+        caught: list[Tensor] = []
+        hook = self.linear(model).register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        try:
+            output = (through or model)(images)
+        finally:
+            hook.remove()
+        if len(caught) != 1:
+            raise BadInput(f"the head {self.head!r} ran {len(caught)} times in one forward pass, expected once; name another head")
+        return Reading(caught[0], logits_of(output))
+
+
+def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anatomy:
+    """Find the head of a classifier by running it once on `example`, images (N, C, H, W) in [0, 1].
+
+    The head is the `nn.Linear` whose output is what the model returns; failing that (a softmax at the end, say) the
+    only one with as many outputs as there are classes.
+
+    Args:
+        model: any classifier.
+        example: a batch that it takes; one image is enough.
+        head: the name of the layer, to decide where the search cannot.
+
+    Raises:
+        BadInput: no layer, or more than one, fits; the message names the candidates.
+    """
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if head is not None and head not in linears:
+        raise BadInput(f"no nn.Linear is named {head!r}; the model has {_names(linears)}")
+    outputs: dict[str, Tensor] = {}
+    hooks = [module.register_forward_hook(_keep(outputs, name)) for name, module in linears.items()]
+    try:
+        with evaluating(model), torch.no_grad():
+            logits = logits_of(model(example))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if logits.ndim != 2 or len(logits) != len(example):
+        raise BadInput(f"expected logits (N, K) for {len(example)} images, got {tuple(logits.shape)}: not an image classifier")
+    name = head or _choose(linears, outputs, logits)
+    return Anatomy(name, linears[name].in_features, int(logits.shape[1]))
+
+
+def _keep(outputs: dict[str, Tensor], name: str) -> Any:
+    def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+        outputs[name] = output
+
+    return hook
+
+
+def _choose(linears: dict[str, nn.Linear], outputs: dict[str, Tensor], logits: Tensor) -> str:
+    exact = [name for name, output in outputs.items() if output is logits or _same(output, logits)]
+    fitting = [name for name in outputs if linears[name].out_features == logits.shape[1]]
+    for candidates in (exact, fitting):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise BadInput(
+        f"cannot tell which nn.Linear is the head: {_names(dict.fromkeys(fitting or outputs or linears))} "
+        f"with {logits.shape[1]} classes; give its name as head=..."
+    )
+
+
+def _same(output: Tensor, logits: Tensor) -> bool:
+    return output.shape == logits.shape and torch.equal(output, logits)
+
+
+def _names(named: dict[str, Any]) -> str:
+    return ", ".join(repr(name) for name in named) or "none"

@@ -1,0 +1,55 @@
+"""The mode a model runs in, changed for a while and restored exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+__all__ = ["evaluating", "frozen_batchnorm", "is_batchnorm"]
+
+
+def is_batchnorm(module: nn.Module) -> bool:
+    """Whether a module keeps running statistics of its batches (batch norm of any rank, instance norm that tracks)."""
+    return isinstance(module, _NormBase) and module.track_running_stats
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Run in eval mode; afterwards every submodule is back in the mode it had, even where they differed."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def frozen_batchnorm(model: nn.Module) -> Iterator[nn.Module]:
+    """Hold every batch norm still: statistics and affine parameters both (Hua & Teoh 2023, released code).
+
+    The layers stay frozen through any `model.train()` inside the context, and come back as they were.
+    """
+    layers = [module for module in model.modules() if is_batchnorm(module)]
+    modes = [(layer, layer.training) for layer in layers]
+    wanted = [(p, p.requires_grad) for layer in layers for p in layer.parameters(recurse=False)]
+    hooks = [layer.register_forward_pre_hook(_to_eval) for layer in layers]
+    for parameter, _ in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for layer, mode in modes:
+            layer.training = mode
+        for parameter, grad in wanted:
+            parameter.requires_grad_(grad)
+
+
+def _to_eval(layer: nn.Module, _: object) -> None:
+    layer.training = False

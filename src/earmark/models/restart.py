@@ -1,0 +1,36 @@
+"""A copy of a network that has learned nothing yet."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+__all__ = ["reinitialised"]
+
+
+def reinitialised(model: nn.Module, rng: torch.Generator) -> nn.Module:
+    """A copy of `model` with freshly drawn parameters; the global random state is left alone.
+
+    Each module draws by its own `reset_parameters`, the outermost one that has it deciding for all below it. Parameters
+    that no such method reaches (class tokens, position embeddings) are drawn from N(0, 0.02^2), the customary start of
+    transformers; a network that needs something else should define `reset_parameters`.
+    """
+    fresh = copy.deepcopy(model)
+    seed = int(torch.randint(2**62, (), generator=rng))
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        _reset(fresh)
+    return fresh
+
+
+def _reset(module: nn.Module) -> None:
+    reset = getattr(module, "reset_parameters", None)
+    if callable(reset):
+        reset()
+        return
+    for parameter in module.parameters(recurse=False):
+        nn.init.normal_(parameter, std=0.02)
+    for child in module.children():
+        _reset(child)

@@ -1,0 +1,72 @@
+"""The thin ResNet-18 of Hua & Teoh 2023 (Table 3 and the released code)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ThinResNet18"]
+
+
+class _BasicBlock(nn.Module):
+    """conv3x3 - BN - ReLU - conv3x3 - BN, plus the shortcut, ReLU; stride 1."""
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, outside, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outside)
+        self.conv2 = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outside)
+        self.shortcut: nn.Module = nn.Identity()
+        if inside != outside:
+            self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
+
+
+class ThinResNet18(nn.Module):
+    """ResNet-18 with 16-32-64-128 channels, stride 1 after the stem, and a linear penultimate feature of any size.
+
+    Stem: conv 7x7 (16, stride 1, padding 3), BN, ReLU, max-pool 3x3 stride 2. Four stages of two basic blocks, all of
+    stride 1. Global average pool, `fc`: 128 -> d with bias and no activation (the penultimate feature z), `out`:
+    d -> K without bias, whose rows are the prototypes W_P. Convolutions start from Kaiming-normal (fan out).
+
+    Args:
+        classes: K, the number of classes.
+        features: d, the size of the penultimate feature (2, 3 or 64 in the paper).
+        channels: channels of the input; the paper repeats grey images to 3.
+
+    With d = 2 and K = 10 it has 702,374 parameters.
+    """
+
+    def __init__(self, classes: int = 10, features: int = 64, channels: int = 3) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 16, 7, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        widths = (16, 16, 32, 64, 128)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(_BasicBlock(inside, outside), _BasicBlock(outside, outside))
+                for inside, outside in zip(widths, widths[1:], strict=False)
+            )
+        )
+        self.fc = nn.Linear(128, features)
+        self.out = nn.Linear(features, classes, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew from the global generator."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, (nn.BatchNorm2d, nn.Linear)):
+                module.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W), as the input layer wants them, to logits (N, K)."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, stride=2, padding=1)
+        x = self.stages(x).mean(dim=(2, 3))
+        logits: Tensor = self.out(self.fc(x))
+        return logits

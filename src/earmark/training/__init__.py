@@ -1,0 +1,41 @@
+"""The one loop: training a host, embedding, fine-tuning and distilling are calls of `fit` with other terms."""
+
+from earmark.training.checkpoint import Checkpoint
+from earmark.training.evaluate import accuracy, answers, predict, read_all
+from earmark.training.host import train_host
+from earmark.training.loop import fit
+from earmark.training.settings import History, Record, Settings
+from earmark.training.terms import (
+    CrossEntropy,
+    Distillation,
+    PenultimateFeatureLoss,
+    SoftmaxLoss,
+    Step,
+    Term,
+    TotalWeightLoss,
+)
+from earmark.training.trainable import Trainable, all_layers, head_only, trunk_only
+
+__all__ = [
+    "Checkpoint",
+    "CrossEntropy",
+    "Distillation",
+    "History",
+    "PenultimateFeatureLoss",
+    "Record",
+    "Settings",
+    "SoftmaxLoss",
+    "Step",
+    "Term",
+    "TotalWeightLoss",
+    "Trainable",
+    "accuracy",
+    "all_layers",
+    "answers",
+    "fit",
+    "head_only",
+    "predict",
+    "read_all",
+    "train_host",
+    "trunk_only",
+]

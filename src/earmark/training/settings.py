@@ -1,0 +1,110 @@
+"""What a training run is told, and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from earmark.errors import BadInput, unknown_name
+
+__all__ = ["Augment", "History", "Record", "Settings"]
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""A random view of uint8 images (B, C, H, W), drawn from the generator."""
+
+Record = Mapping[str, float]
+"""What was measured after one epoch, by name."""
+
+History = list[Record]
+"""One record per epoch."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one run of `fit`; the defaults are the embedding settings of Hua & Teoh 2023.
+
+    Attributes:
+        epochs: passes over the training images, at most.
+        batch_size: training images per step, B (triggers come on top).
+        triggers_per_batch: the paper's m: distinct triggers drawn for each step.
+        lr: learning rate.
+        optimizer: "adam", "adamw" or "sgd".
+        momentum: of "sgd".
+        weight_decay: L2 penalty, as the optimizer defines it.
+        milestones: epochs after which the rate is multiplied by `decay`.
+        decay: see `milestones`.
+        batchnorm: "frozen": the model runs in eval mode and no batch norm changes, statistics and affine parameters both
+            (the released code's fine-tuning; dropout is off, too). "train": ordinary training mode.
+        steps: stop after this many steps in all, wherever the epochs stand; None for no such limit.
+        channels_last: memory layout of the model and its inputs.
+        device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", ...
+        precision: Lightning Fabric's name of it: "32-true", "bf16-mixed", ...
+    """
+
+    epochs: int = 20
+    batch_size: int = 32
+    triggers_per_batch: int = 4
+    lr: float = 1e-4
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    batchnorm: Literal["frozen", "train"] = "frozen"
+    steps: int | None = None
+    channels_last: bool = True
+    device: str = "auto"
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name} = {getattr(self, name)!r} ({rule})"
+            for name, rule, ok in (
+                ("epochs", "0 or more", self.epochs >= 0),
+                ("batch_size", "1 or more", self.batch_size >= 1),
+                ("triggers_per_batch", "0 or more", self.triggers_per_batch >= 0),
+                ("lr", "above 0", self.lr > 0),
+                ("optimizer", "adam, adamw or sgd", self.optimizer in ("adam", "adamw", "sgd")),
+                ("momentum", "0 to below 1", 0 <= self.momentum < 1),
+                ("weight_decay", "0 or more", self.weight_decay >= 0),
+                ("batchnorm", "frozen or train", self.batchnorm in ("frozen", "train")),
+                ("steps", "1 or more, or none", self.steps is None or self.steps >= 1),
+            )
+            if not ok
+        ]
+        if wrong:
+            raise BadInput("training settings out of range: " + "; ".join(wrong))
+
+    def but(self, **changes: Any) -> Settings:
+        """A copy with some settings changed.
+
+        Raises:
+            BadInput: an unknown name, with the nearest known one, or a value out of range.
+        """
+        known = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise unknown_name("training setting", name, known)
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, as JSON types."""
+        return {**asdict(self), "milestones": list(self.milestones)}
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate in epoch `epoch`, counted from 0.
+
+        >>> Settings(lr=1.0, milestones=(2,)).rate(1), Settings(lr=1.0, milestones=(2,)).rate(2)
+        (1.0, 0.1)
+        """
+        return float(self.lr * self.decay ** sum(epoch >= milestone for milestone in self.milestones))
+
+    def torch_device(self) -> torch.device:
+        """The device that `device` names on this machine."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)

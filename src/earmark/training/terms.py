@@ -1,0 +1,132 @@
+"""Loss terms. Each is a small value with a name and a weight; `fit` minimises the weighted sum.
+
+Constants and reductions are those of Hua & Teoh 2023 and its released code (Section 4.3; eqs. 3, 6, 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from earmark.models import Reading
+
+__all__ = ["CrossEntropy", "Distillation", "PenultimateFeatureLoss", "SoftmaxLoss", "Step", "Term", "TotalWeightLoss"]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one step computed: a joined batch of `clean` training images followed by triggers, in one forward pass.
+
+    Attributes:
+        features: penultimate features (clean + m, d).
+        logits: (clean + m, K).
+        targets: labels (clean + m,).
+        clean: how many rows are training images.
+        nominal: the batch size of the settings, which is the divisor even in a short last batch.
+        host: what the host says of the clean rows, without gradient; None where no term asked for it.
+        model: the model in training.
+        start: its parameters as they were at the start, by name.
+    """
+
+    features: Tensor
+    logits: Tensor
+    targets: Tensor
+    clean: int
+    nominal: int
+    host: Reading | None
+    model: nn.Module
+    start: Mapping[str, Tensor]
+
+    def host_reading(self) -> Reading:
+        """The host's reading, which a term with `needs_host` may rely on."""
+        assert self.host is not None, "fit provides the host's reading to every term that needs it"
+        return self.host
+
+
+class Term(Protocol):
+    """One summand of the objective. `needs_host` asks `fit` for the host's reading of the batch."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def needs_host(self) -> bool: ...
+    def __call__(self, step: Step) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Mean cross entropy (nats) over the joined batch ("all"), its training images ("clean") or its triggers."""
+
+    on: Literal["all", "clean", "triggers"] = "all"
+    weight: float = 1.0
+    needs_host = False
+
+    @property
+    def name(self) -> str:
+        return "ce" if self.on == "all" else f"ce_{self.on}"
+
+    def __call__(self, step: Step) -> Tensor:
+        rows = {"all": slice(None), "clean": slice(step.clean), "triggers": slice(step.clean, None)}[self.on]
+        return F.cross_entropy(step.logits[rows].float(), step.targets[rows])
+
+
+@dataclass(frozen=True)
+class TotalWeightLoss:
+    """TWL = ||W - W_start||_2^2, summed over all parameters (eq. 3); the paper's alpha is the weight."""
+
+    weight: float = 0.01
+    needs_host = False
+    name = "twl"
+
+    def __call__(self, step: Step) -> Tensor:
+        moved = [p - step.start[name] for name, p in step.model.named_parameters() if p.requires_grad]
+        return torch.stack([difference.square().sum() for difference in moved]).sum()
+
+
+@dataclass(frozen=True)
+class PenultimateFeatureLoss:
+    """PFL = (1 / B) sum_i ||z_i - z_i,host||_2^2 over the training images of the batch (eq. 6); beta is the weight."""
+
+    weight: float = 0.01
+    needs_host = True
+    name = "pfl"
+
+    def __call__(self, step: Step) -> Tensor:
+        difference = step.features[: step.clean].float() - step.host_reading().features
+        return difference.square().sum() / step.nominal
+
+
+@dataclass(frozen=True)
+class SoftmaxLoss:
+    """SPL = mean_i KL(softmax(host_i) || softmax(model_i)) in nats over the training images (eq. 7); gamma is the weight."""
+
+    weight: float = 1000.0
+    needs_host = True
+    name = "spl"
+
+    def __call__(self, step: Step) -> Tensor:
+        model = F.log_softmax(step.logits[: step.clean].float(), dim=1)
+        host = F.log_softmax(step.host_reading().logits, dim=1)
+        return F.kl_div(model, host, reduction="batchmean", log_target=True)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """T^2 KL(softmax(host / T) || softmax(model / T)), mean over the training images (Hinton et al. 2015)."""
+
+    temperature: float = 3.0
+    weight: float = 1.0
+    needs_host = True
+    name = "distillation"
+
+    def __call__(self, step: Step) -> Tensor:
+        model = F.log_softmax(step.logits[: step.clean].float() / self.temperature, dim=1)
+        host = F.log_softmax(step.host_reading().logits / self.temperature, dim=1)
+        return self.temperature**2 * F.kl_div(model, host, reduction="batchmean", log_target=True)
