@@ -1,0 +1,23 @@
+"""The figures: feature clouds, curves, trigger sheets and evidence, as PNG and SVG with the same bytes every time.
+
+Importing this package does not import matplotlib; drawing does.
+"""
+
+from earmark.reports.figures.clouds import Panel, feature_clouds
+from earmark.reports.figures.curves import SweepPoint, training_curves, weight_sweep
+from earmark.reports.figures.evidence import evidence_plot
+from earmark.reports.figures.style import save, to_png, to_svg
+from earmark.reports.figures.triggers import contact_sheet
+
+__all__ = [
+    "Panel",
+    "SweepPoint",
+    "contact_sheet",
+    "evidence_plot",
+    "feature_clouds",
+    "save",
+    "to_png",
+    "to_svg",
+    "training_curves",
+    "weight_sweep",
+]

@@ -1,0 +1,151 @@
+"""Who claimed which suspect, and what the judge said: the rows of `verdicts.json`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from earmark.core import Verdict
+from earmark.errors import BadInput
+from earmark.reports.tables import ABSENT, Table, percent
+
+__all__ = ["Ruling", "odds", "ruling_table"]
+
+Word = Literal["accepted", "rejected", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """One verdict with the two names that it is about.
+
+    Raises:
+        BadInput: an acceptance that its own p-value and alpha do not support.
+
+    Attributes:
+        suspect: the model that was tested.
+        claimant: who says that it derives from a model of theirs.
+        accepted: True, False, or None where the evidence allows neither.
+        log10_p: log10 of the p-value; None where there is none.
+        alpha: the error probability below which p had to fall.
+        reason: one sentence for a reader who does not know the method.
+        statistic: the number of matches among `n` trials.
+        n: the number of trials.
+        null: the hypothesis that was tested, in words.
+        accuracy: share of test images that the suspect answers correctly, where it was measured.
+    """
+
+    suspect: str
+    claimant: str
+    accepted: bool | None
+    log10_p: float | None
+    alpha: float
+    reason: str
+    statistic: float | None = None
+    n: int | None = None
+    null: str = ""
+    accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.log10_p is not None and not self.log10_p <= 0:
+            raise BadInput(f"log10 p is at most 0, got {self.log10_p} for {self.suspect!r}")
+        if not 0 < self.alpha < 1:
+            raise BadInput(f"alpha lies strictly between 0 and 1, got {self.alpha} for {self.suspect!r}")
+        if self.accepted and (self.log10_p is None or self.log10_p > math.log10(self.alpha)):
+            raise BadInput(f"{self.suspect!r} cannot be accepted at log10 p = {self.log10_p} with alpha = {self.alpha}")
+
+    @classmethod
+    def of(cls, suspect: str, claimant: str, verdict: Verdict, accuracy: float | None = None) -> Ruling:
+        """A verdict about `suspect` on the claim of `claimant`."""
+        said = (verdict.accepted, verdict.log10_p, verdict.alpha, verdict.reason)
+        return cls(suspect, claimant, *said, verdict.statistic, verdict.n, verdict.null.words, accuracy)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Ruling:
+        """One object of `verdicts.json`; what it holds beyond the fields of a ruling is left aside.
+
+        Raises:
+            BadInput: a field is missing or of another type, or they contradict each other.
+        """
+        try:
+            return cls(
+                suspect=str(value["suspect"]),
+                claimant=str(value["claimant"]),
+                accepted=_decision(value["accepted"]),
+                log10_p=_log10_p(value),
+                alpha=float(value["alpha"]),
+                reason=str(value["reason"]),
+                statistic=_optional(value.get("statistic")),
+                n=None if value.get("n") is None else int(value["n"]),
+                null=_words(value.get("null", "")),
+                accuracy=_optional(value.get("accuracy")),
+            )
+        except KeyError as error:
+            raise BadInput(f"a verdict lacks {error}; write it with `earmark judge`") from error
+        except BadInput:
+            raise
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BadInput(f"a verdict is malformed ({error}); write it with `earmark judge`") from error
+
+    @property
+    def p_value(self) -> float | None:
+        """10 ** log10_p, which may underflow to 0.0; `log10_p` does not."""
+        return None if self.log10_p is None else min(1.0, 10.0**self.log10_p)
+
+    @property
+    def word(self) -> Word:
+        """accepted, rejected or inconclusive."""
+        words: dict[bool | None, Word] = {True: "accepted", False: "rejected", None: "inconclusive"}
+        return words[self.accepted]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON types."""
+        return {**asdict(self), "word": self.word, "p_value": self.p_value}
+
+
+def _decision(value: Any) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise TypeError(f"accepted is true, false or null, got {value!r}")
+
+
+def _words(null: Any) -> str:
+    return str(null["words"] if isinstance(null, Mapping) else null)
+
+
+def _log10_p(value: Mapping[str, Any]) -> float | None:
+    if "log10_p" in value:
+        return _optional(value["log10_p"])
+    p = _optional(value["p_value"])
+    return None if p is None else math.log10(max(p, 1e-300))
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def odds(log10_p: float | None) -> str:
+    """A p-value in words: "1 in 10^12", or a plain number where it is large.
+
+    >>> odds(-12.3), odds(math.log10(0.25)), odds(0.0), odds(None)
+    ('1 in 10^12', '0.25', '1', '—')
+    """
+    if log10_p is None:
+        return ABSENT
+    return f"1 in 10^{math.floor(-log10_p)}" if log10_p <= -3 else f"{10**log10_p:.2g}"
+
+
+def ruling_table(rulings: Sequence[Ruling], title: str = "Verdicts") -> Table:
+    """One row a ruling."""
+    columns = ("Suspect", "Claimant", "Verdict", "Matches", "p at most", "Test acc (%)", "Reason")
+    rows = tuple(
+        (r.suspect, r.claimant, r.word, _matches(r), odds(r.log10_p), percent(r.accuracy), r.reason) for r in rulings
+    )
+    return Table(columns, rows, title)
+
+
+def _matches(ruling: Ruling) -> str:
+    if ruling.statistic is None or ruling.n is None:
+        return ABSENT
+    return f"{ruling.statistic:g} of {ruling.n}"
