@@ -9,8 +9,8 @@
 | `open_data(text)` | any of these by a short text, `digits` or `idx:DIR` |
 | `from_dataset(dataset)` | torchvision, Hugging Face, any PyTorch Dataset or DataLoader |
 
-`split` cuts one set into train and test; `CropFlip` augments batches; `corrupted` and `ood` make images that a model was
-not trained for; `resized` and `channels_to` change shapes, the same way on every machine.
+`split` cuts one set into train and test; `CropFlip` augments batches; `corrupted` and `ood` make images that a model
+was not trained for; `resized` and `channels_to` change shapes, the same way on every machine.
 """
 
 from earmark.data.augment import CropFlip

@@ -35,7 +35,7 @@ def resized(pixels: Tensor, height: int, width: int) -> Tensor:
     old_height, old_width = pixels.shape[-2:]
     rows, columns = _overlaps(old_height, height), _overlaps(old_width, width).T
     area = old_height * old_width
-    blocks = [torch.floor((rows @ block.double() @ columns + area // 2) / area) for block in pixels.split(BLOCK)]
+    blocks = [torch.floor((rows @ block.double() @ columns + area // 2) / area) for block in torch.split(pixels, BLOCK)]
     return torch.cat(blocks).to(torch.uint8)
 
 

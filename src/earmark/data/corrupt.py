@@ -102,7 +102,7 @@ def corrupted(images: Images, kind: str, severity: int, rng: torch.Generator) ->
         raise unknown_name("corruption", kind, CORRUPTIONS)
     if severity not in SEVERITIES:
         raise BadInput(f"expected a severity from 1 to 5, got {severity!r}")
-    blocks = [CORRUPTIONS[kind](block.float() / 255, severity, rng) for block in images.pixels.cpu().split(1024)]
+    blocks = [CORRUPTIONS[kind](block.float() / 255, severity, rng) for block in torch.split(images.pixels.cpu(), 1024)]
     pixels = torch.cat([_to_bytes(block) for block in blocks]) if len(images) else images.pixels.clone()
     return Images(pixels, images.labels.clone(), images.classes, f"{images.name} ({kind} {severity})")
 

@@ -107,8 +107,8 @@ def _blocks(name: str, dataset: Iterable[Any]) -> Iterator[Block]:
         shape = shape or tuple(block[0].shape[1:])
         if block[0].shape[1:] != shape:
             raise BadInput(
-                f"{what} has the shape {tuple(block[0].shape[1:])} and the first one {shape}; bring all to one size and "
-                "one number of channels in the data set's transform"
+                f"{what} has the shape {tuple(block[0].shape[1:])} and the first one {shape}; bring all to one size "
+                "and one number of channels in the data set's transform"
             )
         yield block
 

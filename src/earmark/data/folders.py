@@ -51,7 +51,7 @@ def folder(
         odd = sorted(set(listings[0].names) ^ set(listings[1].names))
         raise BadInput(f"{parts[0]} and {parts[1]} differ in their classes: {', '.join(odd[:5])} is in one only")
     pixels = _pixels(root, [file for listing in listings for file in listing.files], size, cache)
-    sides = pixels.split([len(listing.files) for listing in listings])
+    sides = torch.split(pixels, [len(listing.files) for listing in listings])
     images = [Images(p, x.labels, len(x.names), root.name) for p, x in zip(sides, listings, strict=True)]
     return Data(*images) if len(images) == 2 else split(images[0], test_share, seed)
 
@@ -123,7 +123,8 @@ def _read_cache(path: Path, state: str) -> Tensor | None:
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("files") != state:
                 return None
-            return file.get_tensor("pixels")
+            pixels: Tensor = file.get_tensor("pixels")
+            return pixels
     except (SafetensorError, OSError) as error:
         log.warning("%s is not readable and is made again: %s", path, error)
         return None

@@ -67,7 +67,7 @@ def _read(path: Path, rank: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint
     return np.frombuffer(body, np.uint8).reshape(shape).copy()
 
 
-def _header(file: IO[bytes], path: Path, rank: int) -> tuple[int, ...]:
+def _header(file: gzip.GzipFile | IO[bytes], path: Path, rank: int) -> tuple[int, ...]:
     head = file.read(4 + 4 * rank)
     if len(head) < 4 + 4 * rank or head[:4] != bytes([0, 0, UNSIGNED_BYTE, rank]):
         raise BadInput(f"{path} is no IDX file of rank {rank} with bytes in it: it starts with {head[:4].hex(' ')!r}")

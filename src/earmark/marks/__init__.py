@@ -3,12 +3,18 @@
 | mint | triggers |
 |---|---|
 | `Noise` | normal noise |
+| `NoiseChain` | the orthogonal chains of the deep fidelity paper's code |
+| `Abstract` | generated geometric art |
+| `Stamped` | a text, a logo or a keyed pattern on training images or on abstract art |
+| `Unrelated` | images of another data set |
+
+A label policy gives each trigger its label: `Uniform` (the default) and `NotTrue` draw it from the key and have an
+exact null; `Chain` and `OneClass` are what papers used and have none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
@@ -16,29 +22,37 @@ from torch import Tensor
 from earmark.core import Mark
 from earmark.errors import BadInput, unknown_name
 from earmark.keys import MarkKey
+from earmark.marks.triggers.abstract import Abstract
 from earmark.marks.triggers.base import FORMAT, TriggerMint, TriggerSet
+from earmark.marks.triggers.chain import NoiseChain
 from earmark.marks.triggers.labels import POLICIES, Chain, LabelPolicy, NotTrue, OneClass, Uniform, policy_from
 from earmark.marks.triggers.noise import Noise
+from earmark.marks.triggers.stamped import Stamped
+from earmark.marks.triggers.unrelated import Unrelated
 
 __all__ = [
     "MARKS",
     "MINTS",
     "POLICIES",
+    "Abstract",
     "Chain",
     "LabelPolicy",
     "Noise",
+    "NoiseChain",
     "NotTrue",
     "OneClass",
+    "Stamped",
     "TriggerMint",
     "TriggerSet",
     "Uniform",
+    "Unrelated",
     "from_settings",
     "mark_from_parts",
     "policy_from",
     "remint",
 ]
 
-MINTS: Mapping[str, type[TriggerMint]] = {mint.name: mint for mint in (Noise,)}
+MINTS: Mapping[str, type[TriggerMint]] = {mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated)}
 MARKS: Mapping[str, type[TriggerSet]] = {"triggers": TriggerSet}
 
 
@@ -56,7 +70,7 @@ def from_settings(settings: Mapping[str, Any]) -> TriggerMint:
         raise unknown_name("mint", str(name), MINTS)
     if version != FORMAT:
         raise BadInput(f"expected minting format {FORMAT}, got {version!r:.80}; use the earmark release that minted it")
-    known = [field.name for field in fields(MINTS[name])]
+    known = MINTS[name].setting_names()
     values = {key: value for key, value in settings.items() if key not in ("mint", "format")}
     for key in values:
         if key not in known:

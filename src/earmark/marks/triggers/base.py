@@ -206,9 +206,9 @@ class TriggerMint(ABC):
         Raises:
             BadInput: carriers that do not fit, a class count that the label policy cannot serve, or two equal images.
         """
-        self._check_carriers(carriers)
-        images = self.paint(key, shape, carriers)
+        self._check(carriers)
         true = self.true_labels(classes, carriers)
+        images = self.paint(key, shape, carriers)
         context = files.digest({"images": images} if true is None else {"images": images, "true": true})
         labels = self.labels.draw(key.stream("labels", bytes.fromhex(context)), self.count, classes, true)
         return TriggerSet(images, labels, classes, self.labels.null(classes), self.settings(), carriers)
@@ -219,9 +219,22 @@ class TriggerMint(ABC):
 
     def settings(self) -> dict[str, Any]:
         """The name, the format and every field, as JSON: what `earmark.marks.from_settings` takes."""
-        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "labels"}
-        return {"mint": self.name, "format": FORMAT, "labels": self.labels.settings(), **own}
+        own = {name: getattr(self, name) for name in self.setting_names()}
+        return {"mint": self.name, "format": FORMAT, **own, "labels": self.labels.settings()}
 
-    def _check_carriers(self, carriers: Images | None) -> None:
-        if carriers is not None:
-            raise BadInput(f"{self.name} triggers are made from the key alone, but carriers were given")
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """The fields that settings hold: all but those marked as no setting, such as a whole data set."""
+        return [field.name for field in fields(cls) if field.metadata.get("setting", True)]
+
+    @property
+    def has_carriers(self) -> bool:
+        """Whether the triggers are made from source images."""
+        return False
+
+    def _check(self, carriers: Images | None) -> None:
+        if self.has_carriers and (carriers is None or len(carriers) != self.count):
+            came = "none" if carriers is None else len(carriers)
+            raise BadInput(f"{self.count} {self.name} triggers need as many carriers, got {came}; take them from draw")
+        if carriers is not None and not self.has_carriers:
+            raise BadInput(f"{self.name} triggers are made from the key alone with these settings; give no carriers")
