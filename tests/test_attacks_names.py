@@ -1,0 +1,46 @@
+"""Attacks by name: what is unknown, missing or out of range is refused with a hint."""
+
+from __future__ import annotations
+
+import pytest
+
+from earmark.attacks import ATTACKS, FORGERIES, attack, forger
+from earmark.attacks.removal.prune import PruneGlobal
+from earmark.attacks.removal.quantise import Quantise
+from earmark.errors import BadInput
+from earmark.marks import Noise
+
+NEEDS = {"overwrite": "mint, embed, key", "grind": "mint"}
+
+
+@pytest.mark.parametrize("name", sorted({*ATTACKS, *FORGERIES} - set(NEEDS)))
+def test_every_name_has_defaults(name: str) -> None:
+    assert callable(attack(name) if name in ATTACKS else forger(name))
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_what_has_no_default_is_asked_for(name: str) -> None:
+    with pytest.raises(BadInput, match=f"{name} needs {NEEDS[name]}"):
+        (attack if name in ATTACKS else forger)(name)
+
+
+def test_settings_replace_defaults() -> None:
+    assert attack("prune-global", share=0.7, exclude_head=True) == PruneGlobal(0.7, True)
+    assert attack("int8", per_channel=False) == Quantise(8, False)
+    assert forger("grind", mint=Noise(4)) == forger("grind", mint=Noise(4), keys=256)
+
+
+def test_an_unknown_attack_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(BadInput, match="did you mean 'prune-global'"):
+        attack("prune-globul")
+    with pytest.raises(BadInput, match="did you mean 'adversarial'"):
+        forger("adverserial")
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "nearest"),
+    [("prune-global", "shares", "share"), ("fine-tune-ftll", "epoch", "epochs"), ("int8", "bit", "bits")],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest_name(name: str, setting: str, nearest: str) -> None:
+    with pytest.raises(BadInput, match=f"setting of {name} '{setting}': did you mean '{nearest}'"):
+        attack(name, **{setting: 1})
