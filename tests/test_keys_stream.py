@@ -26,7 +26,7 @@ def stream(purpose: str = "golden", context: bytes = b"") -> KeyedStream:
     return KEY.stream(purpose, context)
 
 
-# ------------------------------------------------------------------------------------ the construction, once more, by hand
+# ------------------------------------------------------------------------- the construction, once more, by hand
 
 
 def bytes_by_hand(n: int, purpose: str = "golden", context: bytes = b"") -> bytes:
@@ -112,7 +112,7 @@ def test_a_collision_throws_the_whole_draw_away(monkeypatch: pytest.MonkeyPatch)
     assert stream().permutation(3).tolist() == [1, 2, 0]
 
 
-# ------------------------------------------------------------------------------------ golden vectors
+# ------------------------------------------------------------------------- golden vectors
 
 GOLDEN: dict[str, tuple[Callable[[KeyedStream], Tensor], list[float], str]] = {
     "integers, 10": (
@@ -168,7 +168,7 @@ def test_golden_bytes() -> None:
     assert stream("golden", b"x").read(8).hex() == "1606739fb68959e2"
 
 
-# ------------------------------------------------------------------------------------ laws
+# ------------------------------------------------------------------------- laws
 
 
 def test_streams_of_another_key_purpose_or_context_differ() -> None:
@@ -269,7 +269,7 @@ def test_sizes_and_bounds_that_cannot_be_are_bad_input(ask: Callable[[KeyedStrea
         ask(stream())
 
 
-# ------------------------------------------------------------------------------------ normal quantile
+# ------------------------------------------------------------------------- normal quantile
 
 
 def quantiles() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -308,7 +308,7 @@ def test_ln2_in_two_parts_is_ln2() -> None:
     assert Fraction(keys._LN2_HIGH).denominator <= 1 << 33
 
 
-# ------------------------------------------------------------------------------------ distributions
+# ------------------------------------------------------------------------- distributions
 
 
 @pytest.mark.parametrize("bound", [2, 10, 1000])
