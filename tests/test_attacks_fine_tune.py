@@ -89,6 +89,13 @@ def test_labels_that_are_all_class_0_are_labels(model: nn.Module, data: Data) ->
     assert not answers(tuned, data.test).any()
 
 
+def test_a_head_that_the_search_cannot_tell_is_named(data: Data) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES), nn.Linear(CLASSES, CLASSES), nn.Softmax(1))
+    with pytest.raises(BadInput, match="cannot tell"):
+        attack("fine-tune-rtll", epochs=1)(model, data, rng(0))
+    assert changed(model, attack("fine-tune-rtll", epochs=1, head="1")(model, data, rng(0))) == {"1.weight", "1.bias"}
+
+
 def test_an_augmentation_is_what_the_model_sees(model: nn.Module, data: Data) -> None:
     def black(pixels: Tensor, generator: torch.Generator) -> Tensor:
         return torch.zeros_like(pixels)

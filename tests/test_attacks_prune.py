@@ -147,6 +147,14 @@ def test_an_excluded_head_is_bit_identical(net: Net, data: Data, kind: type[Prun
     assert not torch.cat([weight.flatten() for weight in weights(pruned, ("conv", "up"))]).any()
 
 
+def test_a_head_that_the_search_cannot_tell_is_named(data: Data) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.Linear(5, 5), nn.Softmax(1))
+    with pytest.raises(BadInput, match="cannot tell"):
+        PruneGlobal(1.0, exclude_head=True)(model, data, rng(0))
+    pruned = PruneGlobal(1.0, exclude_head=True, head="1")(model, data, rng(0))
+    assert [bool(pruned.get_parameter(name).any()) for name in ("1.weight", "2.weight")] == [True, False]
+
+
 def test_a_weight_that_two_layers_share_counts_once(data: Data) -> None:
     first, second = nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False)
     second.weight = first.weight
@@ -161,9 +169,10 @@ def test_a_share_outside_0_to_1_is_refused(share: float) -> None:
         PruneGlobal(share)
 
 
-def test_a_model_without_weights_to_prune_is_refused(data: Data) -> None:
+@pytest.mark.parametrize("kind", [PruneGlobal, PruneChannels])
+def test_a_model_without_weights_to_prune_is_refused(kind: type[PruneGlobal], data: Data) -> None:
     with pytest.raises(BadInput, match="convolutions or fully connected"):
-        PruneGlobal()(nn.Flatten(), data, rng(0))
+        kind()(nn.Flatten(), data, rng(0))
 
 
 def test_a_computed_weight_is_refused_with_the_way_out(data: Data) -> None:

@@ -84,7 +84,7 @@ def attack(name: str, **settings: Any) -> Remove:
         BadInput: an unknown attack or setting, with the nearest known one; a setting that is missing or out of range.
 
     >>> attack("prune-global", share=0.5)
-    PruneGlobal(share=0.5, exclude_head=False)
+    PruneGlobal(share=0.5, exclude_head=False, head=None)
     """
     return _built("attack", ATTACKS, name, settings)
 

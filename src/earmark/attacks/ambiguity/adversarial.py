@@ -29,8 +29,8 @@ class AdversarialTriggers(Forger):
     """Triggers that a model nobody marked answers with labels chosen beforehand: a trigger test accepts them.
 
     The search never leaves the uint8 grid, x <- clip(x - step * sign(grad L_c), x_b - epsilon, x_b + epsilon), so no
-    rounding loses a label afterwards. Each image stays at the first iterate whose label leads by `margin`, or at the one
-    that came closest.
+    rounding loses a label afterwards. Each image stays at the first iterate whose label leads by `margin`, or at the
+    one that came closest.
 
     With `pose_as`, key, settings and labels are those of an honest mint, and only the pixels are not. What gives the
     forger away is that the key mints other pixels.
@@ -73,20 +73,23 @@ class AdversarialTriggers(Forger):
         return Forgery(replace(wanted, images=images), start.key)
 
     def _moved(self, model: nn.Module, base: Tensor, labels: Tensor) -> Tensor:
-        device = next(model.parameters()).device
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
         x, labels = base.to(device).int(), labels.to(device)
         low, high = (x - self.epsilon).clamp(min=0), (x + self.epsilon).clamp(max=255)
-        best, lead = x, torch.full((len(x),), -torch.inf, device=device)
+        best, lead = x.clone(), torch.full((len(x),), -torch.inf, device=device)
+        left = torch.arange(len(x), device=device)
         for _ in range(self.steps + 1):
-            images = x.float().div_(255).requires_grad_()
+            images = x[left].float().div_(255).requires_grad_()
             logits = logits_of(model(images)).float()
-            now = _lead(logits.detach(), labels)
-            better = (now > lead) & (lead < self.margin)
-            best, lead = torch.where(better.view(-1, 1, 1, 1), x, best), torch.where(better, now, lead)
-            if bool((lead >= self.margin).all()):
+            now = _lead(logits.detach(), labels[left])
+            better = now > lead[left]
+            best[left[better]], lead[left[better]] = x[left[better]], now[better]
+            going = now < self.margin
+            if not bool(going.any()):
                 break
-            (slope,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), images)
-            x = (x - self.step * slope.sign().int()).clamp(low, high)
+            (slope,) = torch.autograd.grad(F.cross_entropy(logits, labels[left], reduction="sum"), images)
+            left = left[going]
+            x[left] = (x[left] - self.step * slope[going].sign().int()).clamp(low[left], high[left])
         return best.to("cpu", torch.uint8)
 
 

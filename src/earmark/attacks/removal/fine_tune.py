@@ -38,6 +38,7 @@ class FineTune:
         optimizer: "adam", "adamw" or "sgd" (momentum 0.9).
         batchnorm: "train" goes on collecting statistics, "frozen" leaves batch norm as it is.
         augment: a random view of the training images.
+        head: the name of the last layer, where the search for it cannot tell.
 
     Raises:
         BadInput: a setting out of its range.
@@ -52,6 +53,7 @@ class FineTune:
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     batchnorm: Literal["train", "frozen"] = "train"
     augment: Augment | None = None
+    head: str | None = None
 
     def __post_init__(self) -> None:
         if self.layers not in _LAYERS:
@@ -77,10 +79,19 @@ class FineTune:
             return tuned
         images = self._labelled(model, data.train)
         if self.fresh_head:
-            head = head_of(tuned, data)
+            head = head_of(tuned, data, self.head)
             head.load_state_dict(reinitialised(head, rng).state_dict())
-        terms, trainable = (CrossEntropy(),), _LAYERS[self.layers]
-        fit(tuned, images, terms, self.training(), rng, trainable=trainable, augment=self.augment, title="fine-tuning")
+        fit(
+            tuned,
+            images,
+            (CrossEntropy(),),
+            self.training(),
+            rng,
+            trainable=_LAYERS[self.layers],
+            augment=self.augment,
+            head=self.head,
+            title="fine-tuning",
+        )
         return tuned
 
     def _labelled(self, model: nn.Module, images: Images) -> Images:

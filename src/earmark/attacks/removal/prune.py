@@ -49,10 +49,20 @@ def smallest(scores: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Prune(ABC):
-    """Copies the model, finds its layers, and leaves to `_zero` which of their weights go."""
+    """Copies the model, finds its layers, and leaves to `_zero` which of their weights go.
+
+    Attributes:
+        share: the share of weights (or of channels) that become zero.
+        exclude_head: the last linear layer stays as it is.
+        head: the name of that layer, where the search for it cannot tell.
+
+    Raises:
+        BadInput: a share outside 0 to 1; on the call, a model without weights of its own to prune.
+    """
 
     share: float = 0.2
     exclude_head: bool = False
+    head: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -60,9 +70,10 @@ class _Prune(ABC):
 
     def __call__(self, model: nn.Module, data: Data, rng: torch.Generator) -> nn.Module:
         pruned = copy.deepcopy(model)
-        kept = head_of(pruned, data).weight if self.exclude_head else None
+        layers = weight_layers(pruned)
+        kept = head_of(pruned, data, self.head).weight if self.exclude_head else None
         with torch.no_grad():
-            self._zero([layer for layer in weight_layers(pruned) if layer.weight is not kept], rng)
+            self._zero([layer for layer in layers if layer.weight is not kept], rng)
         return pruned
 
     @abstractmethod

@@ -55,8 +55,8 @@ def by_filter(layer: WeightLayer) -> Tensor:
     return grouped.transpose(1, 2) if layer.transposed else grouped
 
 
-def head_of(model: nn.Module, data: Data) -> nn.Linear:
-    """The layer that makes the logits, found by asking `model` one test image (`earmark.models.dissect`)."""
-    device = next(model.parameters()).device
+def head_of(model: nn.Module, data: Data, name: str | None = None) -> nn.Linear:
+    """The layer that makes the logits: the one called `name`, or found by asking `model` one test image."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
     example = data.test.pixels[:1].to(device).float().div_(255)
-    return dissect(model, example).linear(model)
+    return dissect(model, example, name).linear(model)
