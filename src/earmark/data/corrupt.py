@@ -36,8 +36,8 @@ def _impulse_noise(x: Tensor, severity: int, rng: torch.Generator) -> Tensor:
 
 
 def _blur(x: Tensor, severity: int, rng: torch.Generator) -> Tensor:
-    """Gaussian, its standard deviation a share of the shorter side, edges repeated."""
-    sigma = (0.012, 0.02, 0.03, 0.045, 0.065)[severity - 1] * min(x.shape[-2:])
+    """Gaussian, its standard deviation 0.3 pixels and a share of the shorter side; edges repeated."""
+    sigma = 0.3 + (0.01, 0.02, 0.03, 0.045, 0.065)[severity - 1] * min(x.shape[-2:])
     reach = math.ceil(3 * sigma)
     weights = torch.exp(-(torch.arange(-reach, reach + 1).float() ** 2) / (2 * sigma**2))
     kernel = (weights / weights.sum()).expand(x.shape[1], 1, 1, -1)

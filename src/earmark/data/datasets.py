@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from earmark.core import Images
 from earmark.data.pixels import to_labels, to_pixels
@@ -26,7 +26,10 @@ LABEL_NAMES = ("label", "labels", "fine_label", "target")
 
 
 def from_dataset(
-    dataset: Iterable[Any], classes: int | None = None, name: str | None = None, cache: str | Path | None = None
+    dataset: Dataset[Any] | Iterable[Any],
+    classes: int | None = None,
+    name: str | None = None,
+    cache: str | Path | None = None,
 ) -> Images:
     """All images of a data set, once, as uint8.
 
@@ -96,7 +99,7 @@ def _fill(path: Path, shape: tuple[int, ...], blocks: Iterable[Block]) -> Tensor
     return torch.cat(labels)
 
 
-def _blocks(name: str, dataset: Iterable[Any]) -> Iterator[Block]:
+def _blocks(name: str, dataset: Any) -> Iterator[Block]:
     """(pixels, labels) of one or more images, all of the shape of the first."""
     batched = isinstance(dataset, DataLoader) and dataset.batch_size is not None
     shape: tuple[int, ...] | None = None
@@ -133,7 +136,7 @@ def _pair(what: str, element: Any) -> tuple[Any, Any]:
 
 
 def _one(what: str, image: Any, label: Any) -> Block:
-    return to_pixels(what, _array(image)[None]), to_labels(what, np.asarray(label).reshape(1))
+    return to_pixels(what, _array(image)[None]), to_labels(what, np.asarray(label)[None])
 
 
 def _many(what: str, images: Any, labels: Any) -> Block:

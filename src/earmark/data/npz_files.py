@@ -37,7 +37,7 @@ def npz(file: str | Path, classes: int | None = None) -> Data:
     """
     file = Path(file)
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             names = _names(file, archive)
             x_train, y_train, x_test, y_test = (archive[name] for name in names)
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:

@@ -60,7 +60,10 @@ class TriggerSet:
         if not len(self.images) or not self.images[0].numel():
             raise BadInput(f"trigger set: expected at least one image with pixels, got {tuple(self.images.shape)}")
         if len({row.tobytes() for row in self.images.cpu().numpy()}) != len(self.images):
-            raise BadInput("trigger set: two triggers are the same image, so they are not two trials; make them differ")
+            raise BadInput(
+                "trigger set: two triggers are the same image, so they are not two trials; if a stamp hides its "
+                "carriers, lower its size or opacity, and if the source repeats images, take another"
+            )
         if self.carriers is not None and len(self.carriers) != len(self.images):
             raise BadInput(
                 f"trigger set: {len(self.images)} triggers but {len(self.carriers)} carriers; expected one each"
