@@ -51,7 +51,7 @@ def rng(seed: int) -> torch.Generator:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Labelled images as they leave a PNG: uint8 pixels (N, C, H, W) with C 1 or 3, and int64 labels (N,) below `classes`.
+    """Labelled images as they leave a PNG: uint8 pixels (N, C, H, W) with C 1 or 3, int64 labels (N,) below `classes`.
 
     Raises:
         BadInput: wrong dtype, rank, channel count or length, or a label outside 0..classes-1.
@@ -70,7 +70,8 @@ class Images:
             )
         if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
             raise BadInput(
-                f"{self.name}: expected int64 labels ({len(self.pixels)},), got {self.labels.dtype} {tuple(self.labels.shape)}"
+                f"{self.name}: expected int64 labels ({len(self.pixels)},), "
+                f"got {self.labels.dtype} {tuple(self.labels.shape)}"
             )
         if self.classes < 2:
             raise BadInput(f"{self.name}: expected at least 2 classes, got {self.classes}")
@@ -132,7 +133,7 @@ class Null:
     """What a suspect that has nothing to do with the key would score: the hypothesis that a test tries to reject.
 
     `basis` says how far it can be trusted: "exact" by construction, "calibrated" on innocent models, or "none", and
-    then no test on it may end in a yes. `rate` bounds an innocent suspect's chance of one match; trials are independent.
+    then no test on it may end in a yes. `rate` bounds an innocent suspect's chance of one match, trials independent.
     """
 
     basis: Literal["exact", "calibrated", "none"]
@@ -141,7 +142,9 @@ class Null:
 
     def __post_init__(self) -> None:
         if (self.basis == "none") != (self.rate is None):
-            raise BadInput(f"a null has a rate exactly where it has a basis; got basis {self.basis!r}, rate {self.rate}")
+            raise BadInput(
+                f"a null has a rate exactly where it has a basis; got basis {self.basis!r}, rate {self.rate}"
+            )
         if self.rate is not None and not 0 < self.rate < 1:
             raise BadInput(f"a null's rate lies strictly between 0 and 1, got {self.rate}")
 
@@ -199,7 +202,9 @@ class Verdict:
             raise BadInput(f"a verdict cannot accept at log10 p = {self.log10_p} with alpha = {self.alpha}")
 
     def __bool__(self) -> NoReturn:
-        raise TypeError("a verdict may be inconclusive, so it is neither true nor false: ask .accepted (True, False or None)")
+        raise TypeError(
+            "a verdict may be inconclusive, so it is neither true nor false: ask .accepted (True, False or None)"
+        )
 
     @property
     def p_value(self) -> float | None:

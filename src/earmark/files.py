@@ -136,7 +136,9 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise BadInput(f"{path} holds more than plain tensors or is cut short; save its state_dict as safetensors") from error
+        raise BadInput(
+            f"{path} holds more than plain tensors or is cut short; save its state_dict as safetensors"
+        ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise BadInput(f"{path} holds no state dict (names to tensors); save model.state_dict() as safetensors")
     return loaded

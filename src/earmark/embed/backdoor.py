@@ -129,11 +129,17 @@ class _Stop:
 
 def _carries(mark: TriggerSet, data: Data, classes: int) -> None:
     if mark.classes != classes:
-        raise CannotCarry(f"the mark has labels of {mark.classes} classes and the host answers {classes}; mint for this host")
+        raise CannotCarry(
+            f"the mark has labels of {mark.classes} classes and the host answers {classes}; mint for this host"
+        )
     if tuple(mark.images.shape[1:]) != data.shape:
-        raise CannotCarry(f"the triggers are {tuple(mark.images.shape[1:])} and the data {data.shape}; mint for this data")
+        raise CannotCarry(
+            f"the triggers are {tuple(mark.images.shape[1:])} and the data {data.shape}; mint for this data"
+        )
     if data.classes != classes:
-        raise CannotCarry(f"the data has {data.classes} classes and the host answers {classes}; check which belongs to which")
+        raise CannotCarry(
+            f"the data has {data.classes} classes and the host answers {classes}; check which belongs to which"
+        )
     empty = [k for k, n in enumerate(torch.bincount(data.train.labels, minlength=classes).tolist()) if not n]
     if empty:
         raise BadInput(f"no training image of class {', '.join(map(str, empty[:5]))}; give images of every class")

@@ -28,7 +28,9 @@ def d_simplex(classes: int, features: int) -> Tensor:
     """
     _fits("d-simplex", classes, classes - 1, features)
     corner = (1 - math.sqrt(classes)) / (classes - 1)
-    points = torch.cat([torch.eye(classes - 1, dtype=torch.float64), torch.full((1, classes - 1), corner, dtype=torch.float64)])
+    points = torch.cat(
+        [torch.eye(classes - 1, dtype=torch.float64), torch.full((1, classes - 1), corner, dtype=torch.float64)]
+    )
     points -= points.mean(dim=0)
     return _padded(points, features)
 

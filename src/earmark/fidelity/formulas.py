@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,7 +33,7 @@ def softmax_loss(model: Tensor, host: Tensor) -> float:
 
 
 def prototype_change(model: nn.Linear, host: nn.Linear) -> float | None:
-    """||W_P - W_P,host||_2^2, the weights of the last layers (K, d); exactly 0 under FixLL (eq. 5); None if shapes differ."""
+    """||W_P - W_P,host||_2^2, last layers' weights (K, d): exactly 0 under FixLL (eq. 5); None if shapes differ."""
     ours, theirs = model.weight.detach().cpu().double(), host.weight.detach().cpu().double()
     return None if ours.shape != theirs.shape else float((ours - theirs).square().sum())
 

@@ -5,6 +5,7 @@ from earmark.models.modes import evaluating, frozen_batchnorm
 from earmark.models.plain import PlainCNN
 from earmark.models.restart import reinitialised
 from earmark.models.thin_resnet import ThinResNet18
+from earmark.models.wide_resnet import WideResNet
 from earmark.models.wrap import Normalised, normalised
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "PlainCNN",
     "Reading",
     "ThinResNet18",
+    "WideResNet",
     "dissect",
     "evaluating",
     "frozen_batchnorm",

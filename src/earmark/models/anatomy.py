@@ -35,7 +35,9 @@ def logits_of(output: Any) -> Tensor:
     if isinstance(found, (tuple, list)) and found:
         found = found[-1]
     if not isinstance(found, Tensor):
-        raise BadInput(f"expected logits (a tensor, an object with .logits, or a tuple ending in them), got {type(output).__name__}")
+        raise BadInput(
+            f"expected logits (a tensor, an object with .logits or a tuple ending in them), got {type(output).__name__}"
+        )
     return found
 
 
@@ -74,7 +76,9 @@ class Anatomy:
         finally:
             hook.remove()
         if len(caught) != 1:
-            raise BadInput(f"the head {self.head!r} ran {len(caught)} times in one forward pass, expected once; name another head")
+            raise BadInput(
+                f"the head {self.head!r} ran {len(caught)} times in one forward pass, expected once; name another head"
+            )
         return Reading(caught[0], logits_of(output))
 
 
@@ -104,7 +108,9 @@ def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anato
         for hook in hooks:
             hook.remove()
     if logits.ndim != 2 or len(logits) != len(example):
-        raise BadInput(f"expected logits (N, K) for {len(example)} images, got {tuple(logits.shape)}: not an image classifier")
+        raise BadInput(
+            f"expected logits (N, K) for {len(example)} images, got {tuple(logits.shape)}: not an image classifier"
+        )
     name = head or _choose(linears, outputs, logits)
     return Anatomy(name, linears[name].in_features, int(logits.shape[1]))
 

@@ -28,7 +28,9 @@ class PlainCNN(nn.Module):
             layers += [nn.Conv2d(channels, outside, 3, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
             layers += [nn.MaxPool2d(2)] if i < len(widths) - 1 else []
             channels = outside
-        self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, features), nn.ReLU())
+        self.trunk = nn.Sequential(
+            *layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, features), nn.ReLU()
+        )
         self.head = nn.Linear(features, classes)
 
     def forward(self, x: Tensor) -> Tensor:

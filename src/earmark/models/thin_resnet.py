@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,22 +39,23 @@ class ThinResNet18(nn.Module):
         classes: K, the number of classes.
         features: d, the size of the penultimate feature (2, 3 or 64 in the paper).
         channels: channels of the input; the paper repeats grey images to 3.
+        width: channels of the stem, 16 in the paper; all others follow.
 
     With d = 2 and K = 10 it has 702,374 parameters.
     """
 
-    def __init__(self, classes: int = 10, features: int = 64, channels: int = 3) -> None:
+    def __init__(self, classes: int = 10, features: int = 64, channels: int = 3, width: int = 16) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 16, 7, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        widths = (16, 16, 32, 64, 128)
+        self.conv1 = nn.Conv2d(channels, width, 7, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        widths = (width, width, 2 * width, 4 * width, 8 * width)
         self.stages = nn.Sequential(
             *(
                 nn.Sequential(_BasicBlock(inside, outside), _BasicBlock(outside, outside))
-                for inside, outside in zip(widths, widths[1:], strict=False)
+                for inside, outside in pairwise(widths)
             )
         )
-        self.fc = nn.Linear(128, features)
+        self.fc = nn.Linear(8 * width, features)
         self.out = nn.Linear(features, classes, bias=False)
         self.reset_parameters()
 

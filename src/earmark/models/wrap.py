@@ -18,7 +18,9 @@ class Normalised(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float], channels: int | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, mean: Sequence[float], std: Sequence[float], channels: int | None = None
+    ) -> None:
         super().__init__()
         if len(mean) != len(std) or not mean or min(std) <= 0:
             raise BadInput(f"expected one mean and one positive std per channel, got {list(mean)} and {list(std)}")

@@ -31,7 +31,7 @@ class Checkpoint:
 class Position:
     """How far a run has come.
 
-    `epoch` and `step` are the next to do, `sums` the terms' sums over the epoch so far, `best` the preferred epoch's state.
+    `epoch` and `step` are the next to do, `sums` the terms' sums in this epoch, `best` the preferred epoch's state.
     """
 
     epoch: int = 0

@@ -10,7 +10,6 @@ import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,7 +67,7 @@ def fit(
         head: the name of the last linear layer, where the search for it cannot tell.
         monitor: measured after each epoch, together with the mean of each term; the records are the history.
         until: the run ends after the first epoch whose record this accepts (early stopping).
-        prefer: the model ends as it was after the epoch whose record scores highest (selection), the earliest of equals.
+        prefer: the model ends as it was after the epoch whose record scores highest (selection), the first of equals.
         checkpoint: where to save; an unfinished run found there goes on, a finished one is loaded.
         fabric: a launched Lightning Fabric, to train on several devices; each takes its share of every batch.
         title: what the progress display calls the run.
@@ -77,7 +76,7 @@ def fit(
         One record per epoch: means of the terms, by name, and what `monitor` measured.
 
     Raises:
-        BadInput: more triggers per batch than triggers, a missing host, nothing to train, or a checkpoint of another run.
+        BadInput: more triggers per batch than triggers, no host, nothing to train, or a checkpoint of another run.
         Diverged: the loss stopped being finite; the last checkpoint is from before.
     """
     seed = int(torch.randint(2**62, (), generator=rng))
@@ -151,7 +150,9 @@ class _Run:
         batch, targets, clean = self._join(index, generator)
         reading = self.anatomy.read(self.model, batch, self.wrapped)
         host = self._host_reading(index, batch[:clean])
-        seen = Step(reading.features, reading.logits, targets, clean, self.settings.batch_size, host, self.model, self.start)
+        seen = Step(
+            reading.features, reading.logits, targets, clean, self.settings.batch_size, host, self.model, self.start
+        )
         values = tuple(term(seen) for term in self.terms)
         total = torch.stack([term.weight * value for term, value in zip(self.terms, values, strict=True)]).sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -202,7 +203,9 @@ def _epochs(
             if prefer is not None:
                 _keep_best(position, record, prefer, run.model)
             position.epoch, position.step = position.epoch + 1, 0
-            position.done = position.epoch >= run.settings.epochs or _spent(run, position) or bool(until and until(record))
+            position.done = (
+                position.epoch >= run.settings.epochs or _spent(run, position) or bool(until and until(record))
+            )
             saver.save(run.model, run.optimizer, position)
     if position.best is not None:
         run.model.load_state_dict(position.best)
@@ -269,7 +272,9 @@ def _keep_best(
 # ------------------------------------------------------------------------------------------------------------ details
 
 
-def _check(data: Images, terms: Sequence[Term], settings: Settings, triggers: Images | None, host: nn.Module | None) -> None:
+def _check(
+    data: Images, terms: Sequence[Term], settings: Settings, triggers: Images | None, host: nn.Module | None
+) -> None:
     if not len(data):
         raise BadInput(f"{data.name} holds no image; give at least one")
     if not terms:

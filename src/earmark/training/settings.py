@@ -37,7 +37,7 @@ class Settings:
         weight_decay: L2 penalty, as the optimizer defines it.
         milestones: epochs after which the rate is multiplied by `decay`.
         decay: see `milestones`.
-        batchnorm: "frozen": the model runs in eval mode and no batch norm changes, statistics and affine parameters both
+        batchnorm: "frozen": the model runs in eval mode and no batch norm changes, its affine parameters included
             (the released code's fine-tuning; dropout is off, too). "train": ordinary training mode.
         steps: stop after this many steps in all, wherever the epochs stand; None for no such limit.
         channels_last: memory layout of the model and its inputs.

@@ -105,7 +105,7 @@ class PenultimateFeatureLoss:
 
 @dataclass(frozen=True)
 class SoftmaxLoss:
-    """SPL = mean_i KL(softmax(host_i) || softmax(model_i)) in nats over the training images (eq. 7); gamma is the weight."""
+    """SPL = mean_i KL(softmax(host_i) || softmax(model_i)) in nats over the training images (eq. 7); weight gamma."""
 
     weight: float = 1000.0
     needs_host = True

@@ -1,0 +1,1 @@
+"""One file per paper: its tables, run here, with the printed number beside ours."""
