@@ -419,7 +419,7 @@ class Bench:
         if kind not in self._fidelity:
             some = self.data.test.subset(torch.arange(min(500, len(self.data.test))))
             others = {
-                "corrupted": corrupted(some, "gaussian_noise", 3, rng(self.seed)),
+                "corrupted": corrupted(some, "gaussian-noise", 3, rng(self.seed)),
                 "ood": ood(some, rng(self.seed)),
             }
             self._fidelity[kind] = DeepFidelity(self.mark(kind), others).against(self.host, self.data)

@@ -96,6 +96,7 @@ class Saver:
             index, key = name.split("/", 1)
             state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({**saved, "state": state})
+        _as_laid_out(optimizer)
         best = _under(tensors, "best/") or None
         standing = {name: about[name] for name in ("epoch", "step", "sums", "history", "best_score", "done")}
         return Position(**standing, best=best)
@@ -108,6 +109,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise BadInput(f"{path} is no readable checkpoint ({error}); remove it to start the run again") from error
+
+
+def _as_laid_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the memory layout of their parameters, which files do not keep and fused kernels rely on."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

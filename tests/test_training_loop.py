@@ -1,0 +1,277 @@
+"""The one loop: what it minimises, what it leaves alone, and that a killed run ends like an unbroken one."""
+
+from __future__ import annotations
+
+import copy
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import TinyNet, blobs, seeded
+from torch import Tensor, nn
+
+from earmark.core import Data, Images, rng
+from earmark.errors import BadInput, Diverged
+from earmark.files import model_digest
+from earmark.models import dissect
+from earmark.training import (
+    Checkpoint,
+    CrossEntropy,
+    Distillation,
+    PenultimateFeatureLoss,
+    Settings,
+    SoftmaxLoss,
+    Term,
+    TotalWeightLoss,
+    accuracy,
+    fit,
+    head_only,
+    train_host,
+    trunk_only,
+)
+
+FAST = Settings(epochs=2, batch_size=16, lr=1e-2, triggers_per_batch=4)
+
+
+def triggers() -> Images:
+    return Images(torch.randint(0, 256, (12, 1, 8, 8), generator=rng(9), dtype=torch.uint8), torch.arange(12) % 3, 3)
+
+
+def test_one_step_of_plain_sgd_is_the_gradient_step() -> None:
+    """Slow reference: autograd on the written-out objective of FixLL+PFL, one step by hand."""
+    data, host, net = blobs(16), seeded(TinyNet, seed=1), seeded(TinyNet, seed=2)
+    settings = Settings(epochs=1, batch_size=16, triggers_per_batch=12, optimizer="sgd", momentum=0.0, lr=0.1)
+    by_hand = copy.deepcopy(net).eval()
+    fit(net, data, (CrossEntropy("triggers"), PenultimateFeatureLoss(0.01)), settings, rng(0),
+        triggers=triggers(), host=host, trainable=trunk_only)  # fmt: skip
+    features: dict[str, Tensor] = {}
+    for name, model in (("ours", by_hand), ("host", host.eval())):
+        model.get_submodule("fc").register_forward_hook(lambda _m, _a, out, name=name: features.update({name: out}))
+    joined = torch.cat([data.pixels, triggers().pixels]).float() / 255
+    host(joined)
+    loss = F.cross_entropy(by_hand(joined)[16:], triggers().labels)
+    loss = loss + 0.01 * (features["ours"][:16] - features["host"][:16].detach()).square().sum() / 16
+    loss.backward()  # type: ignore[no-untyped-call]
+    for name, parameter in by_hand.named_parameters():
+        moves = not name.startswith(("head", "bn"))
+        expected = parameter - 0.1 * parameter.grad if moves and parameter.grad is not None else parameter
+        torch.testing.assert_close(net.get_parameter(name), expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("term", [CrossEntropy("clean"), CrossEntropy("triggers"), TotalWeightLoss(5.0),
+                                  PenultimateFeatureLoss(0.5), SoftmaxLoss(2.0), Distillation()])  # fmt: skip
+def test_every_term_changes_what_is_learned(term: Term) -> None:
+    outcomes = []
+    for terms in ((CrossEntropy(),), (CrossEntropy(), term)):
+        net = seeded(TinyNet)
+        fit(net, blobs(48), terms, FAST, rng(0), triggers=triggers(), host=seeded(TinyNet, seed=5))
+        outcomes.append(model_digest(net))
+    assert outcomes[0] != outcomes[1]
+
+
+def test_a_term_of_weight_zero_changes_nothing() -> None:
+    outcomes = []
+    for terms in ((CrossEntropy(),), (CrossEntropy(), PenultimateFeatureLoss(0.0))):
+        net = seeded(TinyNet)
+        fit(net, blobs(48), terms, FAST, rng(0), host=seeded(TinyNet, seed=5))
+        outcomes.append(model_digest(net))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_the_host_looked_up_is_the_host_asked_again() -> None:
+    """With an augmentation that changes nothing the host is asked per step; without, its outputs are a table."""
+    outcomes = []
+    for augment in (None, lambda batch, generator: batch):
+        net = seeded(TinyNet)
+        fit(net, blobs(40), (PenultimateFeatureLoss(1.0),), FAST, rng(0), host=seeded(TinyNet, seed=5), augment=augment)
+        outcomes.append(torch.cat([p.flatten() for p in net.parameters()]))
+    torch.testing.assert_close(outcomes[0], outcomes[1], rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_batch_norm_and_fixed_layers_stay_bit_equal() -> None:
+    net = seeded(TinyNet)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    fit(net, blobs(48), (CrossEntropy(),), FAST, rng(0), trainable=trunk_only)
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"conv.weight", "mix.weight", "mix.bias", "fc.weight", "fc.bias"}
+    fit(net, blobs(48), (CrossEntropy(),), FAST, rng(0), trainable=head_only)
+    assert not torch.equal(net.state_dict()["head.weight"], before["head.weight"])
+
+
+def test_what_is_not_trained_is_left_as_it_was() -> None:
+    net, host, data = seeded(TinyNet).train(), seeded(TinyNet, seed=1).train(), blobs(48)
+    net.get_submodule("mix").requires_grad_(False)
+    wanted = [parameter.requires_grad for parameter in net.parameters()]
+    digests, state = (model_digest(host), data.pixels.sum().item()), torch.get_rng_state()
+    fit(net, data, (CrossEntropy(), SoftmaxLoss(1.0)), FAST, rng(0), host=host)
+    assert (model_digest(host), data.pixels.sum().item()) == digests
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [parameter.requires_grad for parameter in net.parameters()] == wanted
+    assert all(parameter.grad is None for model in (net, host) for parameter in model.parameters())
+    assert net.training
+    assert host.training
+
+
+def test_the_same_seed_gives_the_same_model_and_another_does_not() -> None:
+    def run(seed: int) -> str:
+        net = seeded(TinyNet)
+        fit(net, blobs(48), (CrossEntropy(),), FAST, rng(seed), triggers=triggers())
+        return model_digest(net)
+
+    assert run(3) == run(3) != run(4)
+
+
+class _Dropping(TinyNet):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(super().forward(x), 0.5, self.training)
+
+
+def test_dropout_is_reproducible_too() -> None:
+    def run(noise: int) -> str:
+        torch.manual_seed(noise)
+        net = seeded(_Dropping)
+        fit(net, blobs(48), (CrossEntropy(),), FAST.but(batchnorm="train"), rng(0))
+        return model_digest(net)
+
+    assert run(1) == run(2)
+
+
+def test_a_host_learns(tiny_data: Data) -> None:
+    settings = Settings(epochs=4, batch_size=16, lr=1e-2, batchnorm="train", triggers_per_batch=0)
+    host = train_host(seeded(TinyNet), tiny_data, rng(0), settings)
+    assert accuracy(host, tiny_data.test) > 0.9
+
+
+# --------------------------------------------------------------------------------------------- stopping and selection
+
+
+def test_stopping_and_selection_follow_the_records() -> None:
+    net, seen = seeded(TinyNet), []
+
+    def monitor(model: nn.Module) -> Mapping[str, float]:
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"score": [1.0, 3.0, 3.0, 2.0, 9.0][len(seen) - 1]}
+
+    history = fit(net, blobs(32), (CrossEntropy(),), FAST.but(epochs=5), rng(0), monitor=monitor,
+                  until=lambda record: record["score"] == 2.0, prefer=lambda record: record["score"])  # fmt: skip
+    assert [record["score"] for record in history] == [1.0, 3.0, 3.0, 2.0]
+    assert all(torch.equal(value, seen[1][name]) for name, value in net.state_dict().items())
+
+
+def test_steps_limit_and_milestones() -> None:
+    net, again = seeded(TinyNet), seeded(TinyNet)
+    fit(net, blobs(64), (CrossEntropy(),), FAST.but(epochs=9, steps=5), rng(0))
+    fit(again, blobs(64), (CrossEntropy(),), FAST.but(epochs=2, steps=5), rng(0))
+    assert model_digest(net) == model_digest(again)
+    assert [Settings(lr=1.0, milestones=(1, 3)).rate(epoch) for epoch in range(5)] == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
+
+
+# ------------------------------------------------------------------------------------------------------------ resuming
+
+KILLED = textwrap.dedent("""
+    import sys, time
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[2])
+    import torch
+    from tiny import TinyNet, blobs, seeded
+    from earmark.core import rng
+    from earmark.files import model_digest
+    from earmark.training import Checkpoint, CrossEntropy, SoftmaxLoss, Settings, fit
+
+    torch.set_num_threads(1)
+    net = seeded(TinyNet)
+    slow = (lambda batch, generator: (time.sleep(0.004), batch)[1]) if sys.argv[3] == "slow" else (lambda b, g: b)
+    settings = Settings(epochs=6, batch_size=8, lr=1e-2, batchnorm="train", milestones=(3,))
+    history = fit(net, blobs(160), (CrossEntropy(), SoftmaxLoss(1.0)), settings, rng(0), host=seeded(TinyNet, seed=1),
+                  augment=slow, checkpoint=Checkpoint(Path(sys.argv[1]), seconds=0.0),
+                  monitor=lambda m: {"sum": float(sum(p.detach().sum() for p in m.parameters()))}, prefer=lambda r: -r["sum"])
+    sys.stdout.write(model_digest(net) + " " + repr(history))
+""")
+
+
+def _run(checkpoint: Path, pace: str) -> subprocess.Popen[str]:
+    here = str(Path(__file__).parent)
+    command = [sys.executable, "-c", KILLED, str(checkpoint), here, pace]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_digest_of_an_unbroken_one(tmp_path: Path) -> None:
+    unbroken, _ = _run(tmp_path / "whole.safetensors", "fast").communicate(timeout=120)
+    assert len(unbroken.split()[0]) == 64
+    broken, kills = tmp_path / "broken.safetensors", 0
+    for pause in (0.05, 0.13, 0.29):
+        process = _run(broken, "slow")
+        seen = broken.read_bytes() if broken.exists() else b""
+        while process.poll() is None and (not broken.exists() or broken.read_bytes() == seen):
+            time.sleep(0.005)
+        time.sleep(pause)
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert kills == 3
+    resumed, _ = _run(broken, "fast").communicate(timeout=120)
+    assert resumed == unbroken
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "run.safetensors")
+    fit(seeded(TinyNet), blobs(32), (CrossEntropy(),), FAST, rng(0), checkpoint=checkpoint)
+    for settings, data, seed in ((FAST.but(lr=0.5), blobs(32), 0), (FAST, blobs(32, seed=8), 0), (FAST, blobs(32), 1)):
+        with pytest.raises(BadInput, match="another run"):
+            fit(seeded(TinyNet), data, (CrossEntropy(),), settings, rng(seed), checkpoint=checkpoint)
+
+
+def test_a_finished_run_is_loaded_and_a_damaged_checkpoint_named(tmp_path: Path) -> None:
+    checkpoint, net, again = Checkpoint(tmp_path / "run.safetensors"), seeded(TinyNet), seeded(TinyNet)
+    history = fit(net, blobs(32), (CrossEntropy(),), FAST, rng(0), checkpoint=checkpoint)
+    assert fit(again, blobs(32), (CrossEntropy(),), FAST, rng(0), checkpoint=checkpoint) == history
+    assert model_digest(net) == model_digest(again)
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:100])
+    with pytest.raises(BadInput, match=r"run\.safetensors"):
+        fit(again, blobs(32), (CrossEntropy(),), FAST, rng(0), checkpoint=checkpoint)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    class Poisoned(TinyNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * (torch.nan if self.training and bool((x > 0.99).any()) else 1.0)
+
+    checkpoint = Checkpoint(tmp_path / "run.safetensors", seconds=0.0)
+    data = blobs(64)
+    data.pixels[-1] = 255
+    with pytest.raises(Diverged, match="lower the learning rate"):
+        fit(seeded(Poisoned), data, (CrossEntropy(),), FAST.but(batch_size=4, batchnorm="train"), rng(0), checkpoint=checkpoint)
+    saved = checkpoint.path.read_bytes() if checkpoint.path.exists() else b""
+    assert b"nan" not in saved.lower()[:4096]
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+def test_mistakes_are_named() -> None:
+    net, data = seeded(TinyNet), blobs(32)
+    with pytest.raises(BadInput, match=r"13 triggers per batch.*there are 12"):
+        fit(net, data, (CrossEntropy(),), FAST.but(triggers_per_batch=13), rng(0), triggers=triggers())
+    with pytest.raises(BadInput, match="host"):
+        fit(net, data, (SoftmaxLoss(),), FAST, rng(0))
+    with pytest.raises(BadInput, match="no image"):
+        fit(net, data.subset(torch.arange(0)), (CrossEntropy(),), FAST, rng(0))
+    with pytest.raises(BadInput, match="nothing is left to train"):
+        fit(net, data, (CrossEntropy(),), FAST, rng(0), trainable=lambda model, anatomy: set())
+    with pytest.raises(BadInput, match=r"lr = -1.*epochs|epochs.*lr = -1"):
+        Settings(lr=-1, epochs=-1)
+    with pytest.raises(BadInput, match="did you mean 'batch_size'"):
+        Settings().but(batchsize=3)
+
+
+def test_reading_does_not_depend_on_the_batch_size() -> None:
+    net, data = seeded(TinyNet), blobs(50)
+    assert accuracy(net, data, 7) == accuracy(net, data, 50)
+    assert dissect(net, torch.rand(1, 1, 8, 8)).features == 4

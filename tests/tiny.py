@@ -1,0 +1,46 @@
+"""Small data and small networks that many tests share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from earmark.core import Images, rng
+
+__all__ = ["TinyNet", "blobs", "seeded"]
+
+
+class TinyNet(nn.Module):
+    """Convolution, batch norm, pool, a linear penultimate feature and a head: every layer type that matters, tiny."""
+
+    def __init__(self, channels: int = 1, classes: int = 3, features: int = 4, bias: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 8, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(8)
+        self.mix = nn.Conv2d(8, 16, 3, padding=1)
+        self.fc = nn.Linear(16 * 4, features)
+        self.head = nn.Linear(features, classes, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn(self.conv(x)))
+        x = nn.functional.adaptive_avg_pool2d(torch.relu(self.mix(x)), 2).flatten(1)
+        logits: Tensor = self.head(self.fc(x))
+        return logits
+
+
+def seeded(build: type[nn.Module], *args: object, seed: int = 0, **settings: object) -> nn.Module:
+    """A network with the parameters that `seed` makes, the global random state left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(*args, **settings)
+
+
+def blobs(count: int, classes: int = 3, shape: tuple[int, int, int] = (1, 8, 8), seed: int = 0) -> Images:
+    """Images that a small network learns at once: a bright patch whose place tells the class, on noise."""
+    generator = rng(seed)
+    labels = torch.arange(count) % classes
+    pixels = torch.randint(0, 60, (count, *shape), generator=generator, dtype=torch.uint8)
+    for k in range(classes):
+        column = k * shape[2] // classes
+        pixels[labels == k, :, :, column : column + max(1, shape[2] // classes)] += 150
+    return Images(pixels, labels, classes, "blobs")
