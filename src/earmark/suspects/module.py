@@ -37,7 +37,7 @@ def as_query(module: nn.Module, batch_size: int = 256) -> Query:
             raise BadInput(f"expected images (N, C, H, W), got shape {tuple(images.shape)}; add the batch dimension")
         device, dtype = _placement(module, images)
         with evaluating(module), torch.inference_mode():
-            batches = images.split(batch_size)
+            batches = torch.split(images, batch_size)
             answers = torch.cat([_plain(logits_of(module(batch.to(device, dtype)))) for batch in batches])
         return answers.clone()
 

@@ -1,0 +1,35 @@
+"""Evidence that convinces a stranger: commit before release, open to a judge, who mints the mark again and rules.
+
+| file | what it is |
+|---|---|
+| `Claim` | public: who, which mark, hashes, signed |
+| `Bundle` | secret until a dispute: the mark and its key |
+| `commit` | the owner: writes both |
+| `judge` | the judge: claim + evidence + suspect -> verdict |
+| `arbitrate` | the judge, where several owners claim one suspect |
+| `stamped_time` | a trusted date, from an RFC 3161 token |
+"""
+
+from earmark.evidence.arbitrate import Case, Ruling, arbitrate
+from earmark.evidence.bundle import Bundle
+from earmark.evidence.claim import Claim, Parameters
+from earmark.evidence.commit import claim_of, commit
+from earmark.evidence.judge import judge
+from earmark.evidence.kinds import KINDS, Kind
+from earmark.evidence.timestamp import stamp_request, stamped_time
+
+__all__ = [
+    "KINDS",
+    "Bundle",
+    "Case",
+    "Claim",
+    "Kind",
+    "Parameters",
+    "Ruling",
+    "arbitrate",
+    "claim_of",
+    "commit",
+    "judge",
+    "stamp_request",
+    "stamped_time",
+]

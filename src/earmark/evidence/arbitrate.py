@@ -1,0 +1,150 @@
+"""Two or more owners claim one suspect, as happens after a thief has embedded a mark of his own: who was first?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from torch import nn
+
+from earmark.core import Verdict
+from earmark.errors import BadInput
+from earmark.evidence.bundle import Bundle
+from earmark.evidence.claim import Claim
+from earmark.evidence.judge import grinding_bits, judge
+from earmark.evidence.kinds import Suspect, kind_of
+from earmark.files import model_digest
+
+__all__ = ["Case", "Ruling", "arbitrate"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one claimant brings.
+
+    Attributes:
+        claimant: the name to report under.
+        claim: the public claim, or its file.
+        evidence: the opened evidence, or its folder.
+        committed_before: a time by which the claim existed, from a source that the judge trusts.
+        released: the marked model that the claim commits to; one with another digest counts as not shown.
+        owner_public: the public key of the owner whom the judge expects.
+    """
+
+    claimant: str
+    claim: Claim | Path | str
+    evidence: Bundle | Path | str = field(repr=False)
+    committed_before: datetime | None = None
+    released: nn.Module | None = field(default=None, repr=False)
+    owner_public: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The outcome for one claimant: `alone`, as if there were no other claim, and `verdict`, against all of them."""
+
+    claimant: str
+    verdict: Verdict
+    alone: Verdict
+
+
+@dataclass(frozen=True)
+class _Party:
+    claimant: str
+    claim: Claim
+    bundle: Bundle
+    committed_before: datetime | None
+    released: nn.Module | None
+    alone: Verdict
+
+
+def arbitrate(
+    cases: Sequence[Case],
+    suspect: Suspect,
+    *,
+    alpha: float = 1e-6,
+    suspect_known_since: datetime | None = None,
+) -> list[Ruling]:
+    """Rule on every case by itself (`judge`), then between those that were accepted.
+
+    Between two owners whose marks are both in the suspect:
+
+    1. overwriting leaves the earlier mark in the later owner's model, and not the other way round: if A's mark is in
+       the model that B committed to, and B's is not in A's, then A was first;
+    2. else the earlier trusted commitment was first; but an owner who does not show the model that he committed to
+       cannot win by time against one who does and whose model does not carry his mark;
+    3. else neither is accepted, and neither is rejected.
+
+    Who was first against all others is accepted, who came second to anyone is rejected. Two marks of one owner (one
+    public key) do not compete.
+
+    Args:
+        cases: at least one, under different names.
+        suspect: as in `judge`.
+        alpha: as in `judge`.
+        suspect_known_since: as in `judge`.
+
+    Returns:
+        One ruling per case, in their order.
+
+    Raises:
+        BadInput: no case, or two under one name; and as `judge`.
+        Tampered: as `judge`.
+    """
+    if not cases or len({case.claimant for case in cases}) < len(cases):
+        raise BadInput("expected at least one case and a name of its own for each claimant")
+    parties = [_open(case, suspect, alpha, suspect_known_since) for case in cases]
+    return [Ruling(party.claimant, _rule(party, parties), party.alone) for party in parties]
+
+
+def _open(case: Case, suspect: Suspect, alpha: float, known_since: datetime | None) -> _Party:
+    claim = case.claim if isinstance(case.claim, Claim) else Claim.read(case.claim)
+    bundle = case.evidence if isinstance(case.evidence, Bundle) else Bundle.read(case.evidence)
+    alone = judge(
+        claim,
+        bundle,
+        suspect,
+        alpha=alpha,
+        suspect_known_since=known_since,
+        committed_before=case.committed_before,
+        owner_public=case.owner_public,
+    )
+    genuine = case.released is not None and model_digest(case.released) == claim.marked_digest
+    return _Party(case.claimant, claim, bundle, case.committed_before, case.released if genuine else None, alone)
+
+
+def _rule(party: _Party, parties: Sequence[_Party]) -> Verdict:
+    if not party.alone.accepted:
+        return party.alone
+    rivals = [p for p in parties if p.alone.accepted and p.claim.public_key != party.claim.public_key]
+    found = {rival.claimant: _earlier(party, rival) for rival in rivals}
+    details = {**party.alone.details, "step": "arbitration", "against": {name: why for name, (_, why) in found.items()}}
+    outcomes = [first for first, _ in found.values()]
+    accepted = False if False in outcomes else None if None in outcomes else True
+    deciding = [f"against {name}: {why}" for name, (first, why) in found.items() if first is accepted]
+    return replace(party.alone, accepted=accepted, reason="; ".join([party.alone.reason, *deciding]), details=details)
+
+
+def _earlier(a: _Party, b: _Party) -> tuple[bool | None, str]:
+    """Whether `a` was before `b` (None: cannot be told), and why."""
+    a_in_b, b_in_a = _carried(a, b), _carried(b, a)
+    if a_in_b and b_in_a is False:
+        return True, f"the model that {b.claimant} committed to already carries {a.claimant}'s mark, not the reverse"
+    if b_in_a and a_in_b is False:
+        return False, f"the model that {a.claimant} committed to already carries {b.claimant}'s mark, not the reverse"
+    if a.committed_before is None or b.committed_before is None or a.committed_before == b.committed_before:
+        return None, "both marks are in the suspect, and no trusted time says which commitment is the earlier"
+    first, second = (a, b) if a.committed_before < b.committed_before else (b, a)
+    if first.released is None and _carried(first, second) is False:
+        return None, f"{first.claimant} has the earlier commitment but does not show the model that it commits to"
+    return first is a, f"{first.claimant} has the earlier trusted commitment"
+
+
+def _carried(owner: _Party, other: _Party) -> bool | None:
+    """Whether `owner`'s mark is in the model that `other` committed to; None where that model is not shown."""
+    if other.released is None:
+        return None
+    bits = grinding_bits(owner.committed_before, other.committed_before)
+    return kind_of(owner.bundle.mark).test(other.released, owner.bundle.mark, owner.alone.alpha, bits).accepted

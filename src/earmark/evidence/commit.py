@@ -1,0 +1,130 @@
+"""Commit before release: one call writes the public claim and the secret evidence, both or neither."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import nn
+
+from earmark.core import Mark
+from earmark.errors import BadInput
+from earmark.evidence.bundle import Bundle
+from earmark.evidence.claim import Claim, rfc3339
+from earmark.evidence.judge import minting_fault
+from earmark.evidence.kinds import parameters_of
+from earmark.files import model_digest, write_atomic
+from earmark.keys import MarkKey, OwnerKey
+
+__all__ = ["CLAIM", "EVIDENCE_FOLDER", "Stamp", "claim_of", "commit"]
+
+CLAIM = "claim.json"
+EVIDENCE_FOLDER = "evidence"
+
+Stamp: TypeAlias = Callable[[bytes], bytes]
+"""Sends `Claim.stamped_bytes` to a time-stamp authority and returns its RFC 3161 response, DER."""
+
+
+def commit(
+    owner: OwnerKey,
+    mark: Mark,
+    mark_key: MarkKey,
+    *,
+    name: str,
+    host: nn.Module | None,
+    marked: nn.Module,
+    scheme: str,
+    out: Path | str,
+    time: datetime | None = None,
+    owner_name: str | None = None,
+    alpha: float = 1e-6,
+    stamp: Stamp | None = None,
+    check: bool = True,
+) -> tuple[Path, Path]:
+    """Write `out/claim.json`, to be published before the model is, and `out/evidence/`, to be kept secret.
+
+    The folder is put together under another name and renamed, so that `out` is whole or not there at all.
+
+    Args:
+        owner: the key that signs.
+        mark: what was embedded.
+        mark_key: the key that minted it, as a rule `owner.mark_key(name)`.
+        name: the mark's name.
+        host: the model before marking; None where the marked one was trained from scratch.
+        marked: the model that is going to be released.
+        scheme: the scheme that embedded the mark.
+        out: a folder that does not exist yet, or is empty.
+        time: when; now unless given.
+        owner_name: the name shown to people; the key's fingerprint unless given.
+        alpha: the error probability that the owner agrees to be held to; a judge may ask for less, never for more.
+        stamp: asks a time-stamp authority for a token (see `evidence.timestamp`).
+        check: refuse a mark that `mark_key` does not mint, which no judge would accept later; False plays the forger.
+
+    Returns:
+        The path of the claim and the path of the evidence folder.
+
+    Raises:
+        BadInput: `out` is in use or not writable, a mark that its key does not mint, or a name that does not fit.
+    """
+    if check and (fault := minting_fault(mark, mark_key)):
+        raise BadInput(f"no judge would accept this mark: {fault}; commit to the mark as it was minted")
+    bundle = Bundle.seal(mark, mark_key, name=name, scheme=scheme)
+    claim = claim_of(
+        owner, bundle, host=host, marked=marked, time=time, owner_name=owner_name, alpha=alpha, stamp=stamp
+    )
+    return _write(claim, bundle, Path(out))
+
+
+def claim_of(
+    owner: OwnerKey,
+    bundle: Bundle,
+    *,
+    host: nn.Module | None,
+    marked: nn.Module,
+    time: datetime | None = None,
+    owner_name: str | None = None,
+    alpha: float = 1e-6,
+    stamp: Stamp | None = None,
+) -> Claim:
+    """The signed claim that binds a bundle; arguments and errors as in `commit`."""
+    fields = {
+        "owner": owner.fingerprint if owner_name is None else owner_name,
+        "scheme": bundle.scheme,
+        "mark": bundle.name,
+        "kind": bundle.mark.kind,
+        "parameters": parameters_of(bundle.mark, alpha).model_dump(mode="json"),
+        "mark_key_commitment": bundle.key.commitment(),
+        "mark_digest": bundle.mark_digest,
+        "evidence_digest": bundle.digest,
+        "host_digest": None if host is None else model_digest(host),
+        "marked_digest": model_digest(marked),
+        "time": rfc3339(datetime.now(UTC) if time is None else time),
+        "timestamp": None,
+    }
+    claim = Claim.sign(owner, fields)
+    if stamp is None:
+        return claim
+    return Claim.sign(owner, {**fields, "timestamp": base64.b64encode(stamp(claim.stamped_bytes())).decode()})
+
+
+def _write(claim: Claim, bundle: Bundle, out: Path) -> tuple[Path, Path]:
+    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
+        raise BadInput(f"{out} is there already, and a commitment is never overwritten; give a new folder")
+    try:
+        making = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    except OSError as error:
+        raise BadInput(f"cannot write {out}: {error.strerror}; give a folder that exists and is writable") from error
+    try:
+        bundle.write(making / EVIDENCE_FOLDER)
+        write_atomic(making / CLAIM, claim.to_bytes())
+        making.rename(out)
+    except OSError as error:
+        raise BadInput(f"cannot write {out}: {error.strerror}; nothing was written") from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return out / CLAIM, out / EVIDENCE_FOLDER

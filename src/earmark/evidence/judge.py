@@ -1,0 +1,155 @@
+"""The judge: a claim, the opened evidence and a suspect, to one verdict. Every rule is one short function below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from earmark.core import Mark, Verdict
+from earmark.errors import BadInput
+from earmark.evidence.bundle import Bundle
+from earmark.evidence.claim import Claim, rfc3339
+from earmark.evidence.kinds import Suspect, kind_of, parameters_of
+from earmark.files import canonical_json, digest
+from earmark.keys import MarkKey
+from earmark.stats import GRINDING_BITS, accepts
+
+__all__ = ["grinding_bits", "judge", "minting_fault"]
+
+CLOCK_ALLOWANCE = timedelta(days=1)
+
+
+def judge(
+    claim: Claim | Path | str,
+    evidence: Bundle | Path | str,
+    suspect: Suspect,
+    *,
+    alpha: float = 1e-6,
+    suspect_known_since: datetime | None = None,
+    committed_before: datetime | None = None,
+    owner_public: bytes | None = None,
+) -> Verdict:
+    """Rule on one claim against one suspect.
+
+    Five steps; the verdict's `details["step"]` names the one that decided.
+
+    1. signature: the claim is signed, and by the owner whom the judge expects.
+    2. commitment: the evidence is the one that the claim binds, and its key opens the claim's commitment.
+    3. re-minting: the opened key mints exactly this mark. This is what stops triggers that were optimised, chosen or
+       read off a model.
+    4. time: only a commitment that is known, from a source other than the claim, to be earlier than the suspect fixes
+       the key. Otherwise up to 2^64 keys may have been tried, and p is multiplied by 2^64.
+    5. suspect: the test of this kind of mark, at the smaller of `alpha` and the claim's own alpha.
+
+    Args:
+        claim: the public claim, or its file.
+        evidence: the opened evidence, or its folder.
+        suspect: images in [0, 1] to scores or labels, or a module.
+        alpha: the error probability that the judge allows.
+        suspect_known_since: when the suspect first appeared.
+        committed_before: a time by which the claim existed, from a source the judge trusts: a time-stamp token
+            (`evidence.timestamp.stamped_time`), a notary, a public log.
+        owner_public: the public key (32 bytes) of the owner whom the judge expects.
+
+    Raises:
+        Tampered: a file is not as it was written; the message names it.
+        BadInput: a file is not of the format, or an argument is out of range (a time without its time zone, say).
+    """
+    claim = claim if isinstance(claim, Claim) else Claim.read(claim)
+    bundle = evidence if isinstance(evidence, Bundle) else Bundle.read(evidence)
+    if not 0 < alpha < 1:
+        raise BadInput(f"alpha: expected a probability strictly between 0 and 1, got {alpha}")
+    alpha, bits = min(alpha, claim.parameters.alpha), grinding_bits(committed_before, suspect_known_since)
+    for step, fault in _faults(claim, bundle, owner_public, committed_before):
+        if fault is not None:
+            facts = _facts(claim, step, bits)
+            return Verdict(False, 0, claim.parameters.n, bundle.mark.null, None, alpha, fault, facts)
+    verdict = kind_of(bundle.mark).test(suspect, bundle.mark, alpha, bits)
+    return _told(verdict, claim, bits)
+
+
+def grinding_bits(committed_before: datetime | None, suspect_known_since: datetime | None) -> int:
+    """0 where the commitment is known to be no later than the suspect, `stats.GRINDING_BITS` where it is not."""
+    for moment in (committed_before, suspect_known_since):
+        if moment is not None:
+            rfc3339(moment)  # refuses a time without its zone
+    if committed_before is None or suspect_known_since is None or committed_before > suspect_known_since:
+        return GRINDING_BITS
+    return 0
+
+
+def minting_fault(mark: Mark, key: MarkKey) -> str | None:
+    """Why `key` does not mint exactly this mark, or None if it does."""
+    try:
+        again = kind_of(mark).remint(key, mark)
+    except BadInput as error:
+        return f"the opened key cannot mint this mark: {error}"
+    if digest(again.tensors(), again.spec()) == digest(mark.tensors(), mark.spec()) and again.null == mark.null:
+        return None
+    return "the opened key does not mint this mark: its content was chosen, not drawn from the key"
+
+
+def _faults(
+    claim: Claim, bundle: Bundle, owner_public: bytes | None, committed_before: datetime | None
+) -> Iterator[tuple[str, str | None]]:
+    """The first four steps in order, each with what speaks against the claim; a later one runs only if wanted."""
+    yield "signature", _signature(claim, owner_public)
+    yield "commitment", _commitment(claim, bundle)
+    yield "re-minting", minting_fault(bundle.mark, bundle.key)
+    yield "time", _time(claim, committed_before)
+
+
+def _signature(claim: Claim, owner_public: bytes | None) -> str | None:
+    if not claim.is_signed():
+        return "the claim's signature does not fit its content"
+    if owner_public is not None and claim.public_key != owner_public.hex():
+        return "the claim is signed by another key than that of the owner whom the judge expects"
+    return None
+
+
+def _commitment(claim: Claim, bundle: Bundle) -> str | None:
+    if claim.mark_key_commitment != bundle.key.commitment():
+        return "the opened key is not the one that the claim commits to"
+    if claim.mark_digest != bundle.mark_digest:
+        return "the opened mark is not the one that the claim commits to"
+    if claim.evidence_digest != bundle.digest:
+        return "the evidence is not the one that the claim commits to"
+    said = (claim.scheme, claim.mark, claim.kind, canonical_json(claim.parameters.model_dump(mode="json")))
+    parameters = parameters_of(bundle.mark, claim.parameters.alpha).model_dump(mode="json")
+    if said != (bundle.scheme, bundle.name, bundle.mark.kind, canonical_json(parameters)):
+        return "the claim describes another mark than the evidence holds"
+    return None
+
+
+def _time(claim: Claim, committed_before: datetime | None) -> str | None:
+    if committed_before is not None and claim.claimed_time > committed_before + CLOCK_ALLOWANCE:
+        return (
+            f"the claim gives its own time as {claim.time}, after {rfc3339(committed_before)}, by when it is said to "
+            "have existed: that date belongs to another claim"
+        )
+    return None
+
+
+def _told(verdict: Verdict, claim: Claim, bits: int) -> Verdict:
+    raw = verdict.details.get("log10_p_before_grinding")
+    late = not verdict.accepted and bits > 0 and raw is not None and accepts(raw, verdict.alpha)
+    hint = (
+        "; as many matches would convince if the commitment were known to be earlier than the suspect" if late else ""
+    )
+    facts = _facts(claim, "time" if late else "suspect", bits)
+    return replace(verdict, reason=verdict.reason + hint, details={**verdict.details, **facts})
+
+
+def _facts(claim: Claim, step: str, bits: int) -> dict[str, object]:
+    return {
+        "step": step,
+        "owner": claim.owner,
+        "owner_public": claim.public_key,
+        "scheme": claim.scheme,
+        "mark": claim.mark,
+        "claimed_time": claim.time,
+        "commitment": "later than the suspect, or not known to be earlier" if bits else "earlier than the suspect",
+        "grinding_bits": bits,
+    }

@@ -1,0 +1,75 @@
+"""What the evidence rooms must know of each kind of mark: its public facts, its mint and its test. One table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from earmark.core import Mark, Query, Verdict
+from earmark.errors import BadInput, unknown_name
+from earmark.evidence.claim import NullRecord, Parameters
+from earmark.evidence.wire import validated
+from earmark.keys import MarkKey
+from earmark.marks import TriggerSet, remint
+from earmark.suspects import as_query
+from earmark.verify import TriggerTest
+
+__all__ = ["KINDS", "Kind", "Suspect", "kind_of", "parameters_of"]
+
+Suspect: TypeAlias = Query | nn.Module
+"""A model that stands accused: a black box, or a module where the test of a mark needs to look inside."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of mark.
+
+    Attributes:
+        facts: mark -> `n`, `classes` and `image_shape`, as they stand in a claim.
+        remint: (key, mark) -> the mark that the key mints from this mark's public settings; `BadInput` where it cannot.
+        test: (suspect, mark, alpha, grinding bits) -> the verdict of the test that belongs to this kind, which tells
+            its p before the correction as `details["log10_p_before_grinding"]`.
+    """
+
+    facts: Callable[[Any], Mapping[str, Any]]
+    remint: Callable[[MarkKey, Any], Mark]
+    test: Callable[[Suspect, Any, float, int], Verdict]
+
+
+def _trigger_facts(mark: TriggerSet) -> Mapping[str, Any]:
+    return {"n": len(mark), "classes": mark.classes, "image_shape": mark.shape}
+
+
+def _remint_triggers(key: MarkKey, mark: TriggerSet) -> TriggerSet:
+    if mark.settings.get("count") != len(mark):  # checked first: a hostile count would make the judge mint for ever
+        raise BadInput(f"its settings say {mark.settings.get('count')!r:.20} triggers, it has {len(mark)}")
+    return remint(key, mark)
+
+
+def _test_triggers(suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int) -> Verdict:
+    query = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
+    return TriggerTest(alpha=alpha, grinding_bits=grinding_bits)(query, mark)
+
+
+KINDS: dict[str, Kind] = {"triggers": Kind(_trigger_facts, _remint_triggers, _test_triggers)}
+"""Every kind of mark that can be committed and judged; a new kind is one row."""
+
+
+def kind_of(mark: Mark) -> Kind:
+    """The row of a mark's kind.
+
+    Raises:
+        BadInput: a kind that has none.
+    """
+    if mark.kind not in KINDS:
+        raise unknown_name("kind of mark", mark.kind, KINDS)
+    return KINDS[mark.kind]
+
+
+def parameters_of(mark: Mark, alpha: float) -> Parameters:
+    """What a claim says in public of a mark, and the alpha that its owner agrees to be held to."""
+    null = NullRecord(basis=mark.null.basis, rate=mark.null.rate, words=mark.null.words)
+    return validated(Parameters, {**kind_of(mark).facts(mark), "null": null, "alpha": alpha}, "claim")

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from torch import Tensor, nn
+
+from earmark.errors import BadInput, Tampered
+from earmark.evidence import Bundle, Case, arbitrate, claim_of, commit
+from earmark.keys import OwnerKey
+from earmark.marks import Noise, TriggerSet
+
+
+class Memory(nn.Module):
+    """A classifier that carries marks by heart: the label of the nearest trigger, and class 0 for all other images."""
+
+    def __init__(self, *marks: TriggerSet) -> None:
+        super().__init__()
+        self.register_buffer("images", torch.cat([mark.images.flatten(1) / 255 for mark in marks]))
+        self.register_buffer("labels", torch.cat([mark.labels for mark in marks]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        near, which = torch.cdist(images.flatten(1), self.get_buffer("images")).min(1)
+        return nn.functional.one_hot(torch.where(near < 0.01, self.get_buffer("labels")[which], 0), 10).float()
+
+
+def owner(seed: int) -> OwnerKey:
+    return OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32))
+
+
+def minted(key: OwnerKey, name: str = "m") -> TriggerSet:
+    return Noise(count=60).make(key.mark_key(name), (1, 6, 6), 10)
+
+
+ADA, EVE, BOB = owner(1), owner(2), owner(3)
+ADAS, EVES, BOBS = minted(ADA), minted(EVE), minted(BOB)
+SOON = datetime(2024, 1, 1, tzinfo=UTC)
+LATE, LATER = SOON + timedelta(days=100), SOON + timedelta(days=200)
+SEEN = SOON + timedelta(days=300)
+HERS, BOTH = Memory(ADAS), Memory(ADAS, EVES)
+
+
+def case(
+    name: str, key: OwnerKey, mark: TriggerSet, marked: nn.Module, before: datetime | None, *, shown: bool = True
+) -> Case:
+    bundle = Bundle.seal(mark, key.mark_key("m"), name="m", scheme="x")
+    claim = claim_of(key, bundle, host=None, marked=marked, time=SOON)
+    return Case(name, claim, bundle, before, marked if shown else None)
+
+
+def outcome(*cases: Case, suspect: nn.Module = BOTH) -> dict[str, bool | None]:
+    rulings = arbitrate(cases, suspect, suspect_known_since=SEEN)
+    swapped = arbitrate(cases[::-1], suspect, suspect_known_since=SEEN)
+    found = {ruling.claimant: ruling.verdict.accepted for ruling in rulings}
+    assert found == {ruling.claimant: ruling.verdict.accepted for ruling in swapped}, "the order of cases decided"
+    return found
+
+
+def test_each_mark_alone_is_accepted_on_the_overwritten_model() -> None:
+    rulings = arbitrate([case("Ada", ADA, ADAS, HERS, SOON), case("Eve", EVE, EVES, BOTH, LATE)], BOTH)
+    assert [ruling.alone.accepted for ruling in rulings] == [True, True]
+
+
+def test_an_overwriting_thief_loses_to_the_owner() -> None:
+    found = outcome(case("Ada", ADA, ADAS, HERS, SOON), case("Eve", EVE, EVES, BOTH, LATE))
+    assert found == {"Ada": True, "Eve": False}
+
+
+@pytest.mark.parametrize("before", [None, LATER])
+def test_overwriting_is_seen_without_dates_and_against_them(before: datetime | None) -> None:
+    found = outcome(case("Ada", ADA, ADAS, HERS, before), case("Eve", EVE, EVES, BOTH, SOON))
+    assert found == {"Ada": True, "Eve": False}
+
+
+def test_where_no_model_is_shown_the_earlier_commitment_wins() -> None:
+    ada = case("Ada", ADA, ADAS, HERS, SOON, shown=False)
+    assert outcome(ada, case("Eve", EVE, EVES, BOTH, LATE, shown=False)) == {"Ada": True, "Eve": False}
+
+
+def test_where_neither_model_carries_the_other_mark_the_earlier_commitment_wins() -> None:
+    eve = case("Eve", EVE, EVES, Memory(EVES), LATE)
+    assert outcome(case("Ada", ADA, ADAS, HERS, SOON), eve) == {"Ada": True, "Eve": False}
+
+
+@pytest.mark.parametrize(("first", "second"), [(None, None), (SOON, None), (None, LATE), (SOON, SOON)])
+def test_without_two_trusted_times_nobody_wins(first: datetime | None, second: datetime | None) -> None:
+    ada = case("Ada", ADA, ADAS, HERS, first, shown=False)
+    assert outcome(ada, case("Eve", EVE, EVES, BOTH, second, shown=False)) == {"Ada": None, "Eve": None}
+
+
+def test_who_hides_his_model_does_not_win_by_time_against_who_shows_hers() -> None:
+    eve = case("Eve", EVE, EVES, BOTH, SOON, shown=False)
+    assert outcome(case("Ada", ADA, ADAS, HERS, LATE), eve) == {"Ada": None, "Eve": None}
+
+
+def test_a_model_that_is_not_the_committed_one_counts_as_hidden() -> None:
+    eve = replace(case("Eve", EVE, EVES, BOTH, SOON), released=Memory(EVES))
+    assert outcome(case("Ada", ADA, ADAS, HERS, LATE), eve) == {"Ada": None, "Eve": None}
+
+
+def test_a_claim_that_fails_alone_does_not_compete() -> None:
+    found = outcome(case("Ada", ADA, ADAS, HERS, SOON), case("Bob", BOB, BOBS, Memory(BOBS), None))
+    assert found == {"Ada": True, "Bob": False}
+
+
+def test_two_marks_of_one_owner_do_not_compete() -> None:
+    other = minted(ADA, "n")
+    bundle = Bundle.seal(other, ADA.mark_key("n"), name="n", scheme="x")
+    both = Memory(ADAS, other)
+    second = Case("Ada, n", claim_of(ADA, bundle, host=None, marked=both, time=SOON), bundle)
+    assert outcome(case("Ada, m", ADA, ADAS, HERS, None), second, suspect=both) == {"Ada, m": True, "Ada, n": True}
+
+
+def test_of_three_the_first_wins_against_all() -> None:
+    three = Memory(ADAS, EVES, BOBS)
+    found = outcome(
+        case("Bob", BOB, BOBS, three, LATER),
+        case("Ada", ADA, ADAS, HERS, SOON),
+        case("Eve", EVE, EVES, BOTH, LATE),
+        suspect=three,
+    )
+    assert found == {"Ada": True, "Eve": False, "Bob": False}
+
+
+def test_a_ruling_says_against_whom_and_why() -> None:
+    ada, eve = arbitrate([case("Ada", ADA, ADAS, HERS, SOON), case("Eve", EVE, EVES, BOTH, LATE)], BOTH)
+    why = "the model that Eve committed to already carries Ada's mark, not the reverse"
+    assert ada.verdict.details["against"] == {"Eve": why}
+    assert eve.verdict.details["against"] == {"Ada": why}
+    assert why in ada.verdict.reason
+    assert why in eve.verdict.reason
+    assert ada.verdict.details["step"] == "arbitration"
+    assert ada.verdict.log10_p == ada.alone.log10_p
+
+
+def test_cases_may_be_files_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    paths = commit(
+        ADA, ADAS, ADA.mark_key("m"), name="m", host=None, marked=HERS, scheme="x", out=tmp_path / "c", time=SOON
+    )
+    assert arbitrate([Case("Ada", *paths)], BOTH)[0].verdict.accepted is True
+    paths[0].write_bytes(paths[0].read_bytes().replace(b'"mark": "m"', b'"mark": "n"'))
+    with pytest.raises(Tampered, match=r"claim\.json"):
+        arbitrate([Case("Ada", *paths)], BOTH)
+
+
+def test_cases_without_names_of_their_own_are_refused() -> None:
+    ada = case("Ada", ADA, ADAS, HERS, SOON)
+    for cases in ([], [ada, ada]):
+        with pytest.raises(BadInput, match="a name of its own"):
+            arbitrate(cases, BOTH)

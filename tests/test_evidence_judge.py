@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from torch import Tensor, nn
+
+from earmark.core import Query
+from earmark.errors import BadInput
+from earmark.evidence import Bundle, Claim, claim_of, judge
+from earmark.files import model_digest
+from earmark.keys import MarkKey, OwnerKey
+from earmark.marks import Noise, OneClass, TriggerSet
+from earmark.verify import TriggerTest
+
+OWNER = OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+KEY = OWNER.mark_key("winter")
+MARK = Noise(count=40).make(KEY, (1, 6, 6), 10)
+BUNDLE = Bundle.seal(MARK, KEY, name="winter", scheme="deep fidelity")
+NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
+CLAIM = claim_of(OWNER, BUNDLE, host=None, marked=nn.Linear(36, 10), time=NOW)
+EARLY: dict[str, Any] = {"committed_before": NOW, "suspect_known_since": NOW + timedelta(days=90)}
+
+
+def remembers(mark: TriggerSet, matches: int | None = None) -> Query:
+    """A suspect that answers the first `matches` triggers of a mark with their labels, the others wrongly."""
+    known = {
+        row.tobytes(): int(label)
+        for row, label in zip(mark.images[:matches].numpy(), mark.labels[:matches].tolist(), strict=True)
+    }
+    wrong = {row.tobytes(): (int(label) + 1) % 10 for row, label in zip(mark.images.numpy(), mark.labels, strict=True)}
+
+    def query(images: Tensor) -> Tensor:
+        rows = [row.tobytes() for row in images.mul(255).round().to(torch.uint8).numpy()]
+        return torch.tensor([known.get(row, wrong.get(row, 0)) for row in rows])
+
+    return query
+
+
+def innocent(images: Tensor) -> Tensor:
+    """A linear classifier that knows nothing of any key."""
+    weights = torch.randn(36, 10, generator=torch.Generator().manual_seed(7))
+    return (images.flatten(1) - 0.5) @ weights
+
+
+def signed(**changes: Any) -> Claim:
+    """The claim with other content, signed by the owner all the same."""
+    return Claim.sign(OWNER, {**CLAIM.model_dump(mode="json", exclude={"signature"}), **changes})
+
+
+# ------------------------------------------------------------------------------------------------------------- the case
+
+
+def test_a_copy_that_carries_the_mark_is_accepted() -> None:
+    verdict = judge(CLAIM, BUNDLE, remembers(MARK), owner_public=OWNER.public, **EARLY)
+    assert verdict.accepted is True
+    assert (verdict.statistic, verdict.n) == (40, 40)
+    assert verdict.log10_p == pytest.approx(-40)
+    assert verdict.details["step"] == "suspect"
+    assert verdict.details["grinding_bits"] == 0
+
+
+def test_an_innocent_suspect_is_rejected() -> None:
+    verdict = judge(CLAIM, BUNDLE, innocent, **EARLY)
+    assert verdict.accepted is False
+    assert verdict.details["step"] == "suspect"
+
+
+def test_a_verdict_is_json() -> None:
+    for verdict in (judge(CLAIM, BUNDLE, innocent), judge(CLAIM, BUNDLE, innocent, owner_public=bytes(32))):
+        assert json.loads(verdict.to_json())["details"]["mark"] == "winter"
+
+
+def test_a_module_is_judged_and_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, 10))
+    before = model_digest(model)
+    assert judge(CLAIM, BUNDLE, model, **EARLY).accepted is False
+    assert model.training
+    assert model_digest(model) == before
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda images: torch.full((len(images), 10), torch.nan),
+        lambda images: torch.zeros(len(images), 3),
+        lambda images: torch.zeros(1, 10),
+        lambda images: 1 / 0,
+    ],
+    ids=["NaN", "too few scores", "too few answers", "error"],
+)
+def test_a_suspect_that_does_not_answer_is_rejected(broken: Query) -> None:
+    assert judge(CLAIM, BUNDLE, broken, **EARLY).accepted is False
+
+
+def test_a_mark_without_a_null_is_never_accepted() -> None:
+    mark = Noise(count=40, labels=OneClass(3)).make(KEY, (1, 6, 6), 10)
+    bundle = Bundle.seal(mark, KEY, name="winter", scheme="x")
+    claim = claim_of(OWNER, bundle, host=None, marked=nn.Flatten(), time=NOW)
+    assert judge(claim, bundle, remembers(mark), **EARLY).accepted is None
+    assert judge(claim, bundle, lambda images: torch.full((len(images),), 3), **EARLY).accepted is None
+
+
+@pytest.mark.parametrize("alpha", [0, 1, -1e-6, float("nan"), 2])
+def test_an_alpha_that_is_no_probability_is_refused(alpha: float) -> None:
+    with pytest.raises(BadInput, match="alpha"):
+        judge(CLAIM, BUNDLE, innocent, alpha=alpha)
+
+
+def test_an_owner_is_held_to_the_alpha_of_his_claim() -> None:
+    strict = claim_of(OWNER, BUNDLE, host=None, marked=nn.Flatten(), alpha=1e-30, time=NOW)
+    suspect = remembers(MARK, 20)
+    assert judge(CLAIM, BUNDLE, suspect, alpha=1e-3, **EARLY).accepted is True
+    assert judge(strict, BUNDLE, suspect, alpha=1e-3, **EARLY).accepted is False
+    assert judge(CLAIM, BUNDLE, suspect, alpha=1e-30, **EARLY).accepted is False
+
+
+# --------------------------------------------------------------------------------------------------- steps one and two
+
+OTHER_KEY = OWNER.mark_key("summer")
+OTHER = Bundle.seal(Noise(count=40).make(OTHER_KEY, (1, 6, 6), 10), OTHER_KEY, name="summer", scheme="deep fidelity")
+EXACT = {"basis": "exact", "rate": 0.01, "words": "better than it is"}
+PARAMETERS = CLAIM.parameters.model_dump(mode="json")
+
+REFUSED: dict[str, tuple[str, Claim, Bundle]] = {
+    "content changed": ("signature", CLAIM.model_copy(update={"owner": "Eve"}), BUNDLE),
+    "another signature": ("signature", CLAIM.model_copy(update={"signature": signed(owner="Eve").signature}), BUNDLE),
+    "another key's name on it": ("signature", CLAIM.model_copy(update={"public_key": "0" * 64}), BUNDLE),
+    "evidence of another mark": ("commitment", CLAIM, OTHER),
+    "evidence under another salt": ("commitment", CLAIM, Bundle.seal(MARK, KEY, name="winter", scheme="deep fidelity")),
+    "evidence under another name": (
+        "commitment", CLAIM, Bundle.seal(MARK, KEY, name="spring", scheme="deep fidelity", salt=BUNDLE.salt)
+    ),
+    "another mark of the same key": (
+        "commitment",
+        CLAIM,
+        Bundle.seal(
+            Noise(count=41).make(KEY, (1, 6, 6), 10), KEY, name="winter", scheme="deep fidelity", salt=BUNDLE.salt
+        ),
+    ),
+    "a null better than the mark's": ("commitment", signed(parameters={**PARAMETERS, "null": EXACT}), BUNDLE),
+    "more triggers than there are": ("commitment", signed(parameters={**PARAMETERS, "n": 400}), BUNDLE),
+    "another scheme": ("commitment", signed(scheme="passports"), BUNDLE),
+    "another mark's name": ("commitment", signed(mark="summer"), BUNDLE),
+    "another key commitment": ("commitment", signed(mark_key_commitment=OTHER_KEY.commitment()), BUNDLE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_claim_that_does_not_bind_the_evidence_is_rejected_unasked(case: str) -> None:
+    step, claim, bundle = REFUSED[case]
+    asked: list[Tensor] = []
+
+    def suspect(images: Tensor) -> Tensor:
+        asked.append(images)
+        return remembers(MARK)(images)
+
+    verdict = judge(claim, bundle, suspect, **EARLY)
+    assert verdict.accepted is False
+    assert verdict.details["step"] == step
+    assert verdict.log10_p is None
+    assert not asked
+
+
+def test_a_claim_of_another_owner_than_expected_is_rejected() -> None:
+    verdict = judge(CLAIM, BUNDLE, remembers(MARK), owner_public=OwnerKey.generate().public, **EARLY)
+    assert verdict.accepted is False
+    assert verdict.details["step"] == "signature"
+
+
+# -------------------------------------------------------------------------------------------------------------- forgers
+
+
+def forged(images: Tensor, labels: Tensor) -> TriggerSet:
+    """A trigger set that says of itself that it was minted like the owner's."""
+    return TriggerSet(images, labels, 10, MARK.null, MARK.settings)
+
+
+def read_off() -> TriggerSet:
+    """Honest images, labelled with what the suspect answers."""
+    return forged(MARK.images, innocent(MARK.images / 255).argmax(1))
+
+
+def hand_picked() -> TriggerSet:
+    """Honest labels, each on an image that the suspect happens to answer so."""
+    pool = torch.randint(256, (4000, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    answers = innocent(pool / 255).argmax(1)
+    return forged(torch.stack([pool[answers == label][i] for i, label in enumerate(MARK.labels.tolist())]), MARK.labels)
+
+
+def optimised() -> TriggerSet:
+    """Honest labels on honest images, moved until the suspect agrees: adversarial noise on the pixel grid."""
+    images = MARK.images.float()
+    for _ in range(60):
+        images.requires_grad_(True)
+        loss = nn.functional.cross_entropy(innocent(images / 255), MARK.labels)
+        (gradient,) = torch.autograd.grad(loss, images)
+        images = (images.detach() - 2 * gradient.sign()).clamp(0, 255)
+    return forged(images.to(torch.uint8), MARK.labels)
+
+
+@pytest.mark.parametrize("forge", [read_off, hand_picked, optimised])
+def test_a_forgery_wins_where_nothing_is_minted_again_and_loses_before_the_judge(
+    forge: Callable[[], TriggerSet],
+) -> None:
+    mark = forge()
+    bundle = Bundle.seal(mark, KEY, name="winter", scheme="deep fidelity")
+    claim = claim_of(OWNER, bundle, host=None, marked=nn.Flatten(), time=NOW)
+    assert TriggerTest(alpha=1e-6)(innocent, mark).accepted is True
+    verdict = judge(claim, bundle, innocent, **EARLY)
+    assert verdict.accepted is False
+    assert verdict.details["step"] == "re-minting"
+
+
+def test_a_genuine_mark_under_another_key_is_rejected() -> None:
+    bundle = Bundle.seal(MARK, MarkKey(bytes(32)), name="winter", scheme="x")
+    claim = claim_of(OWNER, bundle, host=None, marked=nn.Flatten(), time=NOW)
+    assert judge(claim, bundle, remembers(MARK), **EARLY).details["step"] == "re-minting"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"mint": "by hand"},
+        {**MARK.settings, "std": 0.2},
+        {**MARK.settings, "count": 39},
+        {**MARK.settings, "count": 10**6},
+    ],
+    ids=["none", "unknown", "other", "fewer", "a million"],
+)
+def test_settings_that_mint_something_else_are_rejected(settings: dict[str, Any]) -> None:
+    settings = {"labels": {"policy": "uniform"}, **settings}
+    bundle = Bundle.seal(TriggerSet(MARK.images, MARK.labels, 10, MARK.null, settings), KEY, name="winter", scheme="x")
+    claim = claim_of(OWNER, bundle, host=None, marked=nn.Flatten(), time=NOW)
+    verdict = judge(claim, bundle, remembers(MARK), **EARLY)
+    assert verdict.accepted is False
+    assert verdict.details["step"] == "re-minting"
+
+
+# ----------------------------------------------------------------------------------------------------------------- time
+
+LATER = NOW + timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("committed_before", "suspect_known_since", "bits"),
+    [(None, None, 64), (NOW, None, 64), (None, NOW, 64), (LATER, NOW, 64), (NOW, NOW, 0), (NOW, LATER, 0)],
+)
+def test_only_a_commitment_known_to_be_no_later_than_the_suspect_is_free_of_the_correction(
+    committed_before: datetime | None, suspect_known_since: datetime | None, bits: int
+) -> None:
+    verdict = judge(
+        CLAIM, BUNDLE, remembers(MARK), committed_before=committed_before, suspect_known_since=suspect_known_since
+    )
+    assert verdict.details["grinding_bits"] == bits
+    assert verdict.log10_p == pytest.approx(-40 + bits * 0.30102999566)
+    assert verdict.accepted is True
+
+
+def test_the_claims_own_time_is_never_trusted() -> None:
+    ancient = signed(time="1970-01-01T00:00:00Z")
+    suspect = remembers(MARK, 20)
+    assert judge(ancient, BUNDLE, suspect, **EARLY).accepted is True
+    verdict = judge(ancient, BUNDLE, suspect, suspect_known_since=NOW)
+    assert verdict.accepted is False
+    assert verdict.details["step"] == "time"
+    assert "earlier than the suspect" in verdict.reason
+
+
+def test_a_suspect_with_few_matches_is_not_rejected_for_the_time() -> None:
+    assert judge(CLAIM, BUNDLE, remembers(MARK, 6)).details["step"] == "suspect"
+
+
+def test_a_trusted_time_of_another_claim_is_noticed() -> None:
+    for slack, step in ((timedelta(days=1), "suspect"), (timedelta(days=1, seconds=1), "time")):
+        verdict = judge(CLAIM, BUNDLE, remembers(MARK), committed_before=NOW - slack, suspect_known_since=NOW)
+        assert verdict.details["step"] == step
+        assert verdict.accepted is (step == "suspect")
+
+
+@pytest.mark.parametrize("name", ["committed_before", "suspect_known_since"])
+def test_a_time_without_its_zone_is_refused(name: str) -> None:
+    naive: dict[str, Any] = {name: datetime(2024, 5, 1)}
+    with pytest.raises(BadInput, match="add tzinfo"):
+        judge(CLAIM, BUNDLE, innocent, **naive)
+
+
+def test_time_zones_are_compared_as_instants() -> None:
+    tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
+    verdict = judge(CLAIM, BUNDLE, remembers(MARK), committed_before=tokyo, suspect_known_since=NOW)
+    assert verdict.details["grinding_bits"] == 0
