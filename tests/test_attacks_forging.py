@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -97,13 +98,24 @@ def test_with_no_steps_the_base_images_come_back(model: nn.Module, data: Data) -
     assert forgery.mark.digest() == Noise(40)(forgery.key, model, data).digest()
 
 
+def lead(model: nn.Module, mark: TriggerSet, batch_size: int = 256) -> Tensor:
+    """The logit of each trigger's label minus the largest other."""
+    logits = predict(model, as_images(mark), batch_size)
+    rest = logits.scatter(1, mark.labels.unsqueeze(1), float("-inf")).amax(1)
+    return logits.gather(1, mark.labels.unsqueeze(1)).squeeze(1) - rest
+
+
 def test_the_wanted_label_leads_by_the_margin_on_the_uint8_images_in_any_batching(model: nn.Module, data: Data) -> None:
     mark = AdversarialTriggers(pose_as=Noise(40), margin=0.5, epsilon=255, steps=300)(model, data, rng(3))
-    logits = predict(model, as_images(mark), batch_size=7)
-    wanted = logits.gather(1, mark.labels.unsqueeze(1))
-    rest = logits.scatter(1, mark.labels.unsqueeze(1), float("-inf")).amax(1, keepdim=True)
-    assert (wanted - rest).min() > 0.499
+    assert lead(model, mark, batch_size=7).min() > 0.499
     assert matches(model, mark, batch_size=1) == matches(model, mark) == 40
+
+
+def test_an_image_that_never_gets_there_stays_where_it_came_closest(model: nn.Module, data: Data) -> None:
+    coarse = AdversarialTriggers(pose_as=Noise(40), margin=1e9, epsilon=255, step=60)
+    leads = [lead(model, replace(coarse, steps=steps)(model, data, rng(3))) for steps in range(6)]
+    assert all((later >= earlier - 1e-3).all() for earlier, later in itertools.pairwise(leads))
+    assert (leads[-1] > leads[0] + 1).all()
 
 
 def test_more_triggers_than_one_batch_are_all_forged(model: nn.Module, data: Data) -> None:

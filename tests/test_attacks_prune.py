@@ -156,10 +156,12 @@ def test_a_head_that_the_search_cannot_tell_is_named(data: Data) -> None:
 
 
 def test_a_weight_that_two_layers_share_counts_once(data: Data) -> None:
-    first, second = nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False)
+    first, second, last = nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False), nn.Linear(16, 4)
     second.weight = first.weight
-    pruned = PruneGlobal(0.25)(nn.Sequential(nn.Flatten(), first, second), data, rng(0))
-    assert len(zeros([pruned.get_parameter("1.weight").detach()])) == 64
+    with torch.no_grad():
+        last.weight.fill_(9)
+    pruned = PruneGlobal(0.5)(nn.Sequential(nn.Flatten(), first, second, last), data, rng(0))
+    assert len(zeros([pruned.get_parameter("1.weight").detach()])) == (16 * 16 + 16 * 4) // 2
     assert pruned.get_parameter("1.weight") is pruned.get_parameter("2.weight")
 
 
