@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from earmark.core import Data, Images, rng
 from earmark.errors import BadInput, Diverged
-from earmark.files import model_digest
+from earmark.files import load_tensors, model_digest
 from earmark.models import dissect
 from earmark.training import (
     Checkpoint,
@@ -93,6 +93,53 @@ def test_the_host_looked_up_is_the_host_asked_again() -> None:
         fit(net, blobs(40), (PenultimateFeatureLoss(1.0),), FAST, rng(0), host=seeded(TinyNet, seed=5), augment=augment)
         outcomes.append(torch.cat([p.flatten() for p in net.parameters()]))
     torch.testing.assert_close(outcomes[0], outcomes[1], rtol=1e-4, atol=1e-5)
+
+
+def test_constant_features_looked_up_are_the_features_computed_again() -> None:
+    outcomes = []
+    for augment in (None, lambda batch, generator: batch):
+        net = seeded(TinyNet)
+        fit(net, blobs(40), (CrossEntropy(),), FAST, rng(0), triggers=triggers(), trainable=head_only, augment=augment)
+        outcomes.append(torch.cat([p.flatten() for p in net.parameters()]))
+    torch.testing.assert_close(outcomes[0], outcomes[1], rtol=1e-4, atol=1e-5)
+
+
+DISTRIBUTED = textwrap.dedent("""
+    import sys
+    sys.path.insert(0, sys.argv[1])
+    import torch
+    from lightning_fabric import Fabric
+    from tiny import TinyNet, blobs, seeded
+    from earmark.core import rng
+    from earmark.files import save_tensors
+    from earmark.training import CrossEntropy, PenultimateFeatureLoss, Settings, fit
+
+    def run(fabric):
+        torch.set_num_threads(1)
+        net = seeded(TinyNet)
+        settings = Settings(epochs=2, batch_size=16, lr=0.1, optimizer="sgd", momentum=0.0, triggers_per_batch=4)
+        terms = (CrossEntropy("clean"), CrossEntropy("triggers"), PenultimateFeatureLoss(0.01))
+        fit(net, blobs(64), terms, settings, rng(0), triggers=blobs(8, seed=4), host=seeded(TinyNet, seed=1), fabric=fabric)
+        if fabric.is_global_zero:
+            save_tensors(sys.argv[2], net.state_dict())
+
+    if __name__ == "__main__":
+        fabric = Fabric(accelerator="cpu", devices=int(sys.argv[3]), strategy="ddp" if sys.argv[3] == "2" else "auto")
+        fabric.launch()
+        run(fabric)
+""")
+
+
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    script, outcomes = tmp_path / "distributed.py", []
+    script.write_text(DISTRIBUTED)
+    for devices in ("1", "2"):
+        out = tmp_path / f"{devices}.safetensors"
+        command = [sys.executable, str(script), str(Path(__file__).parent), str(out), devices]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+        outcomes.append(load_tensors(out))
+    for name, value in outcomes[0].items():
+        torch.testing.assert_close(outcomes[1][name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_frozen_batch_norm_and_fixed_layers_stay_bit_equal() -> None:
@@ -170,7 +217,9 @@ def test_steps_limit_and_milestones() -> None:
     fit(net, blobs(64), (CrossEntropy(),), FAST.but(epochs=9, steps=5), rng(0))
     fit(again, blobs(64), (CrossEntropy(),), FAST.but(epochs=2, steps=5), rng(0))
     assert model_digest(net) == model_digest(again)
-    assert [Settings(lr=1.0, milestones=(1, 3)).rate(epoch) for epoch in range(5)] == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
+    assert [Settings(lr=1.0, milestones=(1, 3)).rate(epoch) for epoch in range(5)] == pytest.approx(
+        [1, 0.1, 0.1, 0.01, 0.01]
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ resuming
@@ -182,7 +231,7 @@ KILLED = textwrap.dedent("""
     import torch
     from tiny import TinyNet, blobs, seeded
     from earmark.core import rng
-    from earmark.files import model_digest
+    from earmark.files import load_tensors, model_digest
     from earmark.training import Checkpoint, CrossEntropy, SoftmaxLoss, Settings, fit
 
     torch.set_num_threads(1)
@@ -247,7 +296,14 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
     data = blobs(64)
     data.pixels[-1] = 255
     with pytest.raises(Diverged, match="lower the learning rate"):
-        fit(seeded(Poisoned), data, (CrossEntropy(),), FAST.but(batch_size=4, batchnorm="train"), rng(0), checkpoint=checkpoint)
+        fit(
+            seeded(Poisoned),
+            data,
+            (CrossEntropy(),),
+            FAST.but(batch_size=4, batchnorm="train"),
+            rng(0),
+            checkpoint=checkpoint,
+        )
     saved = checkpoint.path.read_bytes() if checkpoint.path.exists() else b""
     assert b"nan" not in saved.lower()[:4096]
 

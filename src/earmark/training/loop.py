@@ -6,11 +6,8 @@ So a run that was killed goes on from any step exactly as it would have gone, an
 
 from __future__ import annotations
 
-import copy
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -19,12 +16,12 @@ from torch import Tensor, nn
 from earmark.core import Images
 from earmark.errors import BadInput, Diverged
 from earmark.files import digest, model_digest
-from earmark.models import Anatomy, Reading, dissect, evaluating, frozen_batchnorm
+from earmark.models import dissect, evaluating, frozen_batchnorm
 from earmark.training.checkpoint import Checkpoint, Position, Saver
-from earmark.training.evaluate import read_all
 from earmark.training.progress import Meter, meter
+from earmark.training.run import Run
 from earmark.training.settings import Augment, History, Record, Settings
-from earmark.training.terms import Step, Term
+from earmark.training.terms import Term
 from earmark.training.trainable import Trainable, all_layers
 
 __all__ = ["fit"]
@@ -87,105 +84,17 @@ def fit(
     names = trainable(model, anatomy)
     fingerprint = _fingerprint(model, data, terms, settings, triggers, names, seed)
     with _only(model, names, settings):
-        run = _Run(model, data, tuple(terms), settings, seed, triggers, host, augment, anatomy, fabric)
+        run = Run(model, data, tuple(terms), settings, seed, triggers, host, augment, anatomy, fabric)
         history = _epochs(run, Saver(checkpoint, fingerprint), monitor, until, prefer, title)
     model.to(home)
     return history
 
 
-# ------------------------------------------------------------------------------------------------------------- a run
-
-
-class _Run:
-    """One run's model, optimizer and data, on their device, and its step."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        data: Images,
-        terms: tuple[Term, ...],
-        settings: Settings,
-        seed: int,
-        triggers: Images | None,
-        host: nn.Module | None,
-        augment: Augment | None,
-        anatomy: Anatomy,
-        fabric: Fabric,
-    ) -> None:
-        self.settings, self.terms, self.seed, self.anatomy, self.fabric = settings, terms, seed, anatomy, fabric
-        self.device = fabric.device
-        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-        self.model = model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
-        self.optimizer = _optimizer(model, settings)
-        self.wrapped, self._wrapped_optimizer = fabric.setup(model, self.optimizer, move_to_device=False)
-        self.start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-        self.pixels, self.labels = data.pixels.to(self.device), data.labels.to(self.device)
-        self.triggers = triggers
-        self.trigger_pixels = None if triggers is None else triggers.pixels.to(self.device)
-        self.trigger_labels = None if triggers is None else triggers.labels.to(self.device)
-        self.augment = augment
-        self.host: nn.Module | None = None
-        self.host_table: Reading | None = None
-        if host is not None and any(term.needs_host for term in terms):
-            self._prepare_host(host, data)
-
-    def _prepare_host(self, host: nn.Module, data: Images) -> None:
-        if self.augment is None:
-            self.host_table = Reading(*(tensor.to(self.device) for tensor in read_all(host, self.anatomy, data)))
-        else:
-            self.host = copy.deepcopy(host).to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-len(self.labels) // self.settings.batch_size)
-
-    def order(self, epoch: int) -> Tensor:
-        """The order in which epoch `epoch` sees the images."""
-        return torch.randperm(len(self.labels), generator=_generator(self.seed, epoch, -1))
-
-    def step(self, index: Tensor, epoch: int, number: int) -> tuple[Tensor, ...]:
-        """One forward, backward and update on the images at `index`; the terms' values, detached."""
-        generator = _generator(self.seed, epoch, number)
-        torch.manual_seed(_mix(self.seed, epoch, number))
-        batch, targets, clean = self._join(index, generator)
-        reading = self.anatomy.read(self.model, batch, self.wrapped)
-        host = self._host_reading(index, batch[:clean])
-        seen = Step(
-            reading.features, reading.logits, targets, clean, self.settings.batch_size, host, self.model, self.start
-        )
-        values = tuple(term(seen) for term in self.terms)
-        total = torch.stack([term.weight * value for term, value in zip(self.terms, values, strict=True)]).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(total)
-        self._wrapped_optimizer.step()
-        return tuple(value.detach() for value in values)
-
-    def _join(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        mine = index[rank::world].to(self.device)
-        pixels, targets = self.pixels.index_select(0, mine), self.labels.index_select(0, mine)
-        if self.augment is not None:
-            pixels = self.augment(pixels, generator)
-        if self.trigger_pixels is not None and self.trigger_labels is not None and self.settings.triggers_per_batch:
-            drawn = torch.randperm(len(self.trigger_labels), generator=generator)[: self.settings.triggers_per_batch]
-            drawn = drawn[rank::world].to(self.device)
-            pixels = torch.cat([pixels, self.trigger_pixels.index_select(0, drawn)])
-            targets = torch.cat([targets, self.trigger_labels.index_select(0, drawn)])
-        batch = pixels.float().div_(255).contiguous(memory_format=self.layout)
-        return batch, targets, len(mine)
-
-    def _host_reading(self, index: Tensor, clean: Tensor) -> Reading | None:
-        if self.host_table is not None:
-            mine = index[self.fabric.global_rank :: self.fabric.world_size].to(self.device)
-            return Reading(*(tensor.index_select(0, mine) for tensor in self.host_table))
-        if self.host is not None:
-            with evaluating(self.host), torch.no_grad():
-                return self.anatomy.read(self.host, clean)
-        return None
+# ---------------------------------------------------------------------------------------------------------- the epochs
 
 
 def _epochs(
-    run: _Run,
+    run: Run,
     saver: Saver,
     monitor: Callable[[nn.Module], Record] | None,
     until: Callable[[Record], bool] | None,
@@ -206,21 +115,20 @@ def _epochs(
             position.done = (
                 position.epoch >= run.settings.epochs or _spent(run, position) or bool(until and until(record))
             )
-            saver.save(run.model, run.optimizer, position)
+            _save(run, saver, position)
     if position.best is not None:
         run.model.load_state_dict(position.best)
     return list(history)
 
 
-def _one_epoch(run: _Run, position: Position, saver: Saver, show: Meter) -> dict[str, float]:
+def _one_epoch(run: Run, position: Position, saver: Saver, show: Meter) -> dict[str, float]:
     for group in run.optimizer.param_groups:
         group["lr"] = run.settings.rate(position.epoch)
-    order, size = run.order(position.epoch), run.settings.batch_size
+    order = run.feed.order(position.epoch)
     sums = torch.tensor(position.sums or [0.0] * len(run.terms), device=run.device)
     with _mode(run), torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
-        while position.step < run.steps_per_epoch and not _spent(run, position):
-            index = order[position.step * size : (position.step + 1) * size]
-            sums += torch.stack(run.step(index, position.epoch, position.step))
+        while position.step < run.feed.steps_per_epoch and not _spent(run, position):
+            sums += run.step(order, position.epoch, position.step)
             position.step += 1
             show.advance()
             save = saver.due()
@@ -228,27 +136,32 @@ def _one_epoch(run: _Run, position: Position, saver: Saver, show: Meter) -> dict
                 _finite(sums, position)
             if save:
                 position.sums = sums.tolist()
-                saver.save(run.model, run.optimizer, position)
+                _save(run, saver, position)
     _finite(sums, position)
     steps, position.sums = max(1, position.step), []
     return {term.name: value / steps for term, value in zip(run.terms, sums.tolist(), strict=True)}
 
 
 @contextmanager
-def _mode(run: _Run) -> Iterator[None]:
+def _mode(run: Run) -> Iterator[None]:
     with evaluating(run.model):
         if run.settings.batchnorm == "train":
             run.model.train()
         yield
 
 
-def _total_steps(run: _Run) -> int:
-    whole = run.settings.epochs * run.steps_per_epoch
+def _save(run: Run, saver: Saver, position: Position) -> None:
+    if run.chief:
+        saver.save(run.model, run.optimizer, position)
+
+
+def _total_steps(run: Run) -> int:
+    whole = run.settings.epochs * run.feed.steps_per_epoch
     return whole if run.settings.steps is None else min(whole, run.settings.steps)
 
 
-def _spent(run: _Run, position: Position) -> bool:
-    return position.epoch * run.steps_per_epoch + position.step >= _total_steps(run)
+def _spent(run: Run, position: Position) -> bool:
+    return position.epoch * run.feed.steps_per_epoch + position.step >= _total_steps(run)
 
 
 def _finite(sums: Tensor, position: Position) -> None:
@@ -304,24 +217,6 @@ def _only(model: nn.Module, names: set[str], settings: Settings) -> Iterator[Non
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(wanted[name])
             parameter.grad = None
-
-
-def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(parameters, momentum=settings.momentum, **common)
-    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, **common)
-
-
-def _mix(seed: int, epoch: int, step: int) -> int:
-    hashed = hashlib.blake2b(b"%d/%d/%d" % (seed, epoch, step), digest_size=7).digest()
-    return int.from_bytes(hashed, "big")
-
-
-def _generator(seed: int, epoch: int, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_mix(seed, epoch, step))
 
 
 def _device_of(model: nn.Module) -> torch.device:

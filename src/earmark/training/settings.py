@@ -40,6 +40,8 @@ class Settings:
         batchnorm: "frozen": the model runs in eval mode and no batch norm changes, its affine parameters included
             (the released code's fine-tuning; dropout is off, too). "train": ordinary training mode.
         steps: stop after this many steps in all, wherever the epochs stand; None for no such limit.
+        steps_per_epoch: end an epoch after this many steps, a fresh sample of the images each time, so that large data
+            are measured, saved and judged for stopping more often; None for a whole pass.
         channels_last: memory layout of the model and its inputs.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", ...
         precision: Lightning Fabric's name of it: "32-true", "bf16-mixed", ...
@@ -56,6 +58,7 @@ class Settings:
     decay: float = 0.1
     batchnorm: Literal["frozen", "train"] = "frozen"
     steps: int | None = None
+    steps_per_epoch: int | None = None
     channels_last: bool = True
     device: str = "auto"
     precision: str = "32-true"
@@ -73,6 +76,7 @@ class Settings:
                 ("weight_decay", "0 or more", self.weight_decay >= 0),
                 ("batchnorm", "frozen or train", self.batchnorm in ("frozen", "train")),
                 ("steps", "1 or more, or none", self.steps is None or self.steps >= 1),
+                ("steps_per_epoch", "1 or more, or none", self.steps_per_epoch is None or self.steps_per_epoch >= 1),
             )
             if not ok
         ]

@@ -27,7 +27,7 @@ class Step:
         logits: (clean + m, K).
         targets: labels (clean + m,).
         clean: how many rows are training images.
-        nominal: the batch size of the settings, which is the divisor even in a short last batch.
+        nominal: the batch size of the settings (of this process's share), the divisor even in a short last batch.
         host: what the host says of the clean rows, without gradient; None where no term asked for it.
         model: the model in training.
         start: its parameters as they were at the start, by name.
@@ -37,7 +37,7 @@ class Step:
     logits: Tensor
     targets: Tensor
     clean: int
-    nominal: int
+    nominal: float
     host: Reading | None
     model: nn.Module
     start: Mapping[str, Tensor]

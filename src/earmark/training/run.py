@@ -1,0 +1,121 @@
+"""One run's model, host and optimizer on their device, and the step that `fit` repeats."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from earmark.core import Images
+from earmark.models import Anatomy, Reading, evaluating
+from earmark.training.evaluate import read_all
+from earmark.training.feed import Batch, Feed, mix
+from earmark.training.settings import Augment, Settings
+from earmark.training.terms import Step, Term
+
+__all__ = ["Run"]
+
+
+class Run:
+    """Counts first: a step is one forward and one backward of the joined batch, and nothing that could be looked up.
+
+    The host's outputs are a table where no augmentation changes the view. Where nothing but the head is trained, the
+    penultimate features are constants and a table, too.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Images,
+        terms: tuple[Term, ...],
+        settings: Settings,
+        seed: int,
+        triggers: Images | None,
+        host: nn.Module | None,
+        augment: Augment | None,
+        anatomy: Anatomy,
+        fabric: Fabric,
+    ) -> None:
+        self.settings, self.terms, self.seed, self._anatomy, self._fabric = settings, terms, seed, anatomy, fabric
+        self.device, self.augment = fabric.device, augment
+        layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.optimizer = _optimizer(model, settings)
+        self._wrapped, self._stepper = fabric.setup(model, self.optimizer, move_to_device=False)
+        self._start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+        self.feed = Feed(data, triggers, settings, augment, seed, self.device, (fabric.global_rank, fabric.world_size))
+        self._weights = torch.tensor([term.weight for term in terms], device=self.device)
+        self._tables = self._constant_features(data, triggers)
+        self._host, self._host_table = self._prepare_host(host, data, layout)
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self._fabric.is_global_zero
+
+    def step(self, order: Tensor, epoch: int, number: int) -> Tensor:
+        """One forward, backward and update; the terms' values (T,), detached."""
+        batch = self.feed.batch(order, epoch, number)
+        torch.manual_seed(mix(self.seed, epoch, number))
+        reading, host = self._read(batch), self._read_host(batch)
+        nominal = self.settings.batch_size / self._fabric.world_size
+        seen = Step(
+            reading.features, reading.logits, batch.targets, batch.clean, nominal, host, self.model, self._start
+        )
+        values = torch.stack([term(seen) for term in self.terms])
+        self.optimizer.zero_grad(set_to_none=True)
+        self._fabric.backward((self._weights * values).sum())
+        self._stepper.step()
+        return values.detach()
+
+    def _read(self, batch: Batch) -> Reading:
+        if self._tables is None:
+            return self._anatomy.read(self.model, batch.images, self._wrapped)
+        data, triggers = self._tables
+        features = data.index_select(0, batch.rows)
+        if triggers is not None:
+            features = torch.cat([features, triggers.index_select(0, batch.drawn)])
+        return Reading(features, self._anatomy.linear(self.model)(features))
+
+    def _read_host(self, batch: Batch) -> Reading | None:
+        if self._host_table is not None:
+            return Reading(*(tensor.index_select(0, batch.rows) for tensor in self._host_table))
+        if self._host is not None:
+            with evaluating(self._host), torch.no_grad():
+                return self._anatomy.read(self._host, batch.images[: batch.clean])
+        return None
+
+    def _prepare_host(
+        self, host: nn.Module | None, data: Images, layout: torch.memory_format
+    ) -> tuple[nn.Module | None, Reading | None]:
+        if host is None or not any(term.needs_host for term in self.terms):
+            return None, None
+        if self.augment is None:
+            table = read_all(host, self._anatomy, data)
+            return None, Reading(*(tensor.to(self.device) for tensor in table))
+        return copy.deepcopy(host).to(self.device, memory_format=layout), None  # type: ignore[call-overload]
+
+    def _constant_features(self, data: Images, triggers: Images | None) -> tuple[Tensor, Tensor | None] | None:
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        still = self.settings.batchnorm == "frozen" and self.augment is None and self._fabric.world_size == 1
+        if not still or not trained <= self._anatomy.head_parameters(self.model):
+            return None
+        reading = read_all(self.model, self._anatomy, data)
+        head = copy.deepcopy(self._anatomy.linear(self.model)).cpu()
+        with torch.no_grad():
+            if not torch.allclose(head(reading.features), reading.logits, rtol=1e-4, atol=1e-4):
+                return None
+        others = None if triggers is None else read_all(self.model, self._anatomy, triggers).features.to(self.device)
+        return reading.features.to(self.device), others
+
+
+def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=settings.momentum, **common)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, **common)
