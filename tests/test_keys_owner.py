@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earmark.errors import BadInput, WrongPassword
@@ -137,6 +137,7 @@ def test_the_public_line_is_what_catches_damage_to_the_seed(saved: Path) -> None
         OwnerKey.load(saved, PASSWORD)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_signatures_verify_only_for_their_message_key_and_bytes(message: bytes) -> None:
     owner = OwnerKey(ed25519.Ed25519PrivateKey.from_private_bytes(SEED))
@@ -175,6 +176,7 @@ def hkdf_by_hand(seed: bytes, info: bytes) -> bytes:
     return hmac.digest(extracted, info + b"\x01", "sha256")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_a_mark_key_is_hkdf_of_the_seed_and_the_name(name: str) -> None:
     owner = OwnerKey(ed25519.Ed25519PrivateKey.from_private_bytes(SEED))

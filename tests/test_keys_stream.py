@@ -188,6 +188,7 @@ def test_streams_of_one_key_do_not_share_a_position() -> None:
     assert second.read(10) == bytes_by_hand(10)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9000), max_size=6))
 def test_a_read_split_in_any_way_gives_the_same_bytes(sizes: list[int]) -> None:
     split = stream()
@@ -204,7 +205,7 @@ def test_a_read_split_in_any_way_gives_the_same_bytes(sizes: list[int]) -> None:
         lambda s, n: s.signs(8 * n),
     ],
 )
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(a=st.integers(0, 700), b=st.integers(0, 700))
 def test_a_draw_split_in_two_gives_the_same_numbers(draw: Callable[[KeyedStream, int], Tensor], a: int, b: int) -> None:
     whole, split = stream(), stream()
@@ -238,6 +239,7 @@ def test_what_is_drawn_can_be_written_to() -> None:
     assert stream().integers(10, 5).tolist() == [7, 1, 8, 7, 1]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(0, 200))
 def test_permutations_hold_each_number_once_and_choices_no_number_twice(n: int, k: int) -> None:
     assert sorted(stream().permutation(n).tolist()) == list(range(n))

@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import cache
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from earmark.errors import BadInput
@@ -108,6 +108,7 @@ def test_seven_matches_of_seven_convict_at_one_in_a_million_for_ten_classes() ->
     assert p_values[5] > 1e-6 >= p_values[6]
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=60), st.floats(0.01, 0.9))
 def test_the_p_value_only_falls_and_is_one_over_the_best_e_value(matches: list[bool], rate: float) -> None:
     evidence, best, last = SequentialBinomial(rate), 0.0, 1.0
@@ -120,6 +121,7 @@ def test_the_p_value_only_falls_and_is_one_over_the_best_e_value(matches: list[b
     assert evidence.log10_p == pytest.approx(-best / math.log(10))
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=30), st.lists(st.booleans(), max_size=15))
 def test_what_is_attainable_bounds_what_comes(past: list[bool], future: list[bool]) -> None:
     evidence = SequentialBinomial(0.1)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -41,6 +41,7 @@ def exact_log(x: Fraction) -> float:
 # ----------------------------------------------------------------------------------------------- tails
 
 
+@settings(deadline=None)
 @given(n=st.integers(0, 40), rate=st.fractions(Fraction(1, 1000), Fraction(999, 1000), max_denominator=1000))
 def test_tail_is_the_enumerated_one(n: int, rate: Fraction) -> None:
     for k, tail in enumerate(exact_tails(n, Fraction(float(rate)))[:-1]):
@@ -65,6 +66,7 @@ def test_tail_of_ten_thousand_trials_is_exact_and_never_underflows(k: int, rate:
         assert math.exp(log_binomial_tail(k, n, float(rate))) == pytest.approx(expected, rel=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100_000), st.floats(1e-6, 0.999), st.floats(0, 1))
 def test_tail_is_scipys_where_scipys_does_not_underflow(n: int, rate: float, share: float) -> None:
     k = round(share * n)
@@ -73,6 +75,7 @@ def test_tail_is_scipys_where_scipys_does_not_underflow(n: int, rate: float, sha
         assert math.exp(log_binomial_tail(k, n, rate)) == pytest.approx(expected, rel=1e-8)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3000), st.floats(1e-9, 1 - 1e-9))
 def test_tail_descends_from_one_to_nothing(n: int, rate: float) -> None:
     tails = [log_binomial_tail(k, n, rate) for k in sorted({-1, 0, 1, n // 3, n // 2, n, n + 1})]
@@ -110,6 +113,7 @@ def test_the_papers_table_is_the_bound_with_lambda_up_to_0_998(share: float) -> 
     assert math.exp(log_binomial_tail(k, 60, 0.1)) == pytest.approx(tail, rel=1e-3)
 
 
+@settings(deadline=None)
 @given(
     share=st.floats(0, 1),
     n=st.integers(0, 200),
@@ -139,6 +143,7 @@ def test_a_huge_cap_is_no_cap() -> None:
 # ----------------------------------------------------------------------------------------------- intervals
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 300), share=st.floats(0, 1), confidence=st.floats(0.5, 0.999))
 def test_the_ends_of_the_interval_are_where_its_tails_are_small(n: int, share: float, confidence: float) -> None:
     k, side = round(share * n), (1 - confidence) / 2
@@ -188,6 +193,7 @@ def test_known_critical_counts_for_ten_classes(n: int, alpha: float, needed: int
     assert critical_count(n, 0.1, alpha) == needed
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), st.integers(2, 1000), st.floats(1e-12, 0.4), st.integers(0, 80))
 def test_critical_count_and_corrected_p_value_decide_alike(n: int, classes: int, alpha: float, bits: int) -> None:
     critical = critical_count(n, 1 / classes, alpha, bits)

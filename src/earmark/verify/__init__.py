@@ -1,0 +1,14 @@
+"""The judge's side of a scheme, V: does a suspect carry a mark, and how often would an innocent one seem to?
+
+| test | asks | decides by |
+|---|---|---|
+| `TriggerTest` | every trigger | the exact binomial tail of the matches |
+| `SequentialTriggerTest` | one after the other, until it can decide | an e-process, valid whenever it stops |
+"""
+
+from __future__ import annotations
+
+from earmark.verify.sequential import SequentialTriggerTest
+from earmark.verify.triggers import TriggerTest
+
+__all__ = ["SequentialTriggerTest", "TriggerTest"]

@@ -1,0 +1,80 @@
+"""Asking a suspect, whose code is not ours: what counts as an answer, and what becomes of anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from earmark.core import Query
+from earmark.suspects import as_query
+
+__all__ = ["NoAnswer", "ask"]
+
+
+class NoAnswer(Exception):
+    """A suspect that does not answer as a classifier of the mark's task would; its text says how, for a verdict."""
+
+    def __init__(self, words: str, error: str | None = None) -> None:
+        super().__init__(words)
+        self.error = error
+
+
+def ask(suspect: Query | nn.Module, images: Tensor, classes: int, batch_size: int) -> Iterator[Tensor]:
+    """The suspect's labels, int64 (b,), for one batch of images after the other; -1 where a row is no answer.
+
+    Each batch is a fresh float tensor in [0, 1], so nothing that the suspect does to it reaches the mark. Of scores the
+    largest counts, the first of equals. A row with a NaN, or whose largest score is infinite, is no answer: it matches
+    nothing, which can only help an innocent suspect and does not let a thief escape with one broken row. Labels (b,)
+    of any integer type are taken as they are. An `nn.Module` is asked through `as_query`.
+
+    Args:
+        suspect: the black box.
+        images: uint8 (n, C, H, W).
+        classes: the least number of scores that a row must have.
+        batch_size: images per query.
+
+    Raises:
+        NoAnswer: the suspect raised an error, or its answer is not scores (b, K) or integer labels (b,).
+        OSError, MemoryError: as the suspect raised them; a lost connection or a full machine is no answer of a model.
+    """
+    query = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
+    for at in range(0, len(images), batch_size):
+        batch = images[at : at + batch_size].cpu().float().div_(255)
+        yield _labels(_answers(query, batch), len(batch), classes)
+
+
+def _answers(query: Callable[[Tensor], object], batch: Tensor) -> object:
+    try:
+        with torch.no_grad():
+            answers = query(batch)
+            return answers.detach().cpu() if isinstance(answers, Tensor) else answers
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # the suspect is foreign code: whatever it raises is its answer
+        name = type(error).__name__
+        raise NoAnswer(f"it raised {name} on a batch of {len(batch)} triggers", error=name) from error
+
+
+def _labels(answers: object, count: int, classes: int) -> Tensor:
+    if not isinstance(answers, Tensor) or answers.layout is not torch.strided or answers.is_complex():
+        raise NoAnswer(f"it answered with {type(answers).__name__}, not with a dense tensor of real numbers")
+    if answers.ndim not in (1, 2) or len(answers) != count:
+        raise NoAnswer(f"it answered {count} triggers with shape {tuple(answers.shape)}, not with a row for each")
+    if answers.ndim == 2:
+        return _best(answers, classes)
+    if answers.is_floating_point() or answers.dtype == torch.bool:
+        raise NoAnswer(f"it answered with one {answers.dtype} per trigger, neither scores nor integer labels")
+    return answers.to(torch.int64)
+
+
+def _best(scores: Tensor, classes: int) -> Tensor:
+    if scores.shape[1] < classes:
+        raise NoAnswer(
+            f"it gives {scores.shape[1]} scores and the mark's task has {classes} classes; if it is a cut-down copy, "
+            "map its scores to those classes and ask again"
+        )
+    scores = scores.to(torch.float64) if scores.is_floating_point() else scores.to(torch.int64)
+    usable = ~scores.isnan().any(1) & scores.amax(1).isfinite()
+    return torch.where(usable, scores.argmax(1), -1)

@@ -1,0 +1,132 @@
+"""The test of a trigger set on a black box: count the matches and compare with what innocence would give."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+
+from earmark import stats
+from earmark.core import Query, Verdict
+from earmark.errors import BadInput
+from earmark.marks import TriggerSet
+from earmark.verify.answers import NoAnswer, ask
+
+__all__ = ["TriggerTest", "check_settings", "hedge", "unanswered_verdict", "unread"]
+
+CONFIDENCE = 0.95
+
+
+@final
+@dataclass(frozen=True)
+class TriggerTest:
+    """Ask a suspect every trigger once and test the number of matches exactly.
+
+    With k matches among n triggers, p = min(1, 2^g P(X >= k)), X ~ Binomial(n, rate), where `rate` is the mark's null
+    and g the grinding bits; the suspect is found to carry the mark where p <= alpha. For an exact null, an innocent
+    suspect is accepted with probability at most alpha, whatever it answers and however its answers hang together: the
+    labels it would have to guess were drawn from a key that it does not know. That the mark's labels were drawn so is
+    the judge's to check, by minting the mark again from the opened key; this test takes the mark's null as it stands.
+
+    The verdict:
+        accepted True: p <= alpha, on an exact or calibrated null (the reason says where it is calibrated).
+        accepted False: too few matches, or a suspect that raises an error or does not answer as a classifier would.
+        accepted None: a null without a basis and more matches than guessing would give; or so few triggers that even n
+            matches would not be enough.
+
+    `details` holds `matches`, `share` (the authentication success rate k / n), `clopper_pearson` (95 % interval of the
+    suspect's match rate), `critical_count` (the least k with p <= alpha), `grinding_bits`, `K`, `unanswered` (rows that
+    were no answer, counted as no match) and `log10_p_before_grinding`. The batch size changes none of them for a
+    suspect that answers each image by itself.
+
+    Attributes:
+        alpha: the error probability to keep to.
+        grinding_bits: g; 0 where a commitment older than the suspect fixes the key, else `stats.GRINDING_BITS`.
+        batch_size: triggers per query.
+
+    Raises:
+        BadInput: alpha outside (0, 1), negative bits or a batch size below 1.
+        OSError, MemoryError: as the suspect raised them; no verdict follows from a lost connection.
+    """
+
+    alpha: float = 1e-6
+    grinding_bits: int = 0
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        check_settings(self.alpha, self.grinding_bits, self.batch_size)
+
+    def __call__(self, suspect: Query, mark: TriggerSet) -> Verdict:
+        try:
+            answers = torch.cat(list(ask(suspect, mark.images, mark.classes, self.batch_size)))
+        except NoAnswer as silence:
+            return unanswered_verdict(mark, silence, self.alpha, self.grinding_bits)
+        matches, unanswered = int(mark.matches(answers).sum()), int((answers < 0).sum())
+        if mark.null.rate is None:
+            return self._without_null(mark, matches, unanswered)
+        return self._with_null(mark, mark.null.rate, matches, unanswered)
+
+    def _with_null(self, mark: TriggerSet, rate: float, matches: int, unanswered: int) -> Verdict:
+        n = len(mark)
+        raw = stats.log_binomial_tail(matches, n, rate) / math.log(10)
+        log10_p = stats.grind_log10_p(raw, self.grinding_bits)
+        critical = stats.critical_count(n, rate, self.alpha, self.grinding_bits)
+        details = self._details(mark, matches, critical, unanswered) | {"log10_p_before_grinding": raw}
+        accepted: bool | None = stats.accepts(log10_p, self.alpha)
+        reason = (
+            f"{matches} of {n} triggers matched where {critical} are {'enough' if accepted else 'needed'}{hedge(mark)}"
+        )
+        if critical > n:
+            accepted, reason = None, f"{n} triggers are too few: even {n} matches would not be enough; mint more"
+        reason += unread(unanswered)
+        return Verdict(accepted, matches, n, mark.null, log10_p, self.alpha, reason, details)
+
+    def _without_null(self, mark: TriggerSet, matches: int, unanswered: int) -> Verdict:
+        n = len(mark)
+        guessing = min(n, stats.critical_count(n, 1 / mark.classes, self.alpha))
+        details = self._details(mark, matches, None, unanswered) | {"log10_p_before_grinding": None}
+        if matches < guessing:
+            accepted, reason = False, f"{matches} of {n} triggers matched, no more than guessing could"
+        else:
+            accepted = None
+            reason = f"{matches} of {n} triggers matched, but this mark's null has no basis, so that proves nothing"
+        return Verdict(accepted, matches, n, mark.null, None, self.alpha, reason + unread(unanswered), details)
+
+    def _details(self, mark: TriggerSet, matches: int, critical: int | None, unanswered: int) -> dict[str, Any]:
+        return {
+            "matches": matches,
+            "share": matches / len(mark),
+            "clopper_pearson": list(stats.clopper_pearson(matches, len(mark), CONFIDENCE)),
+            "critical_count": critical,
+            "grinding_bits": self.grinding_bits,
+            "K": mark.classes,
+            "unanswered": unanswered,
+        }
+
+
+def check_settings(alpha: float, grinding_bits: int, batch_size: int) -> None:
+    """Raise `BadInput` for settings that no trigger test can use."""
+    if not 0 < alpha < 1:
+        raise BadInput(f"alpha: expected an error probability strictly between 0 and 1, got {alpha}")
+    if not 0 <= grinding_bits < math.inf or batch_size < 1:
+        raise BadInput(f"expected grinding bits >= 0 and a batch size >= 1, got {grinding_bits} and {batch_size}")
+
+
+def hedge(mark: TriggerSet) -> str:
+    """What a reason must add where the null is not exact."""
+    return " (by a null calibrated on innocent models, not an exact one)" if mark.null.basis == "calibrated" else ""
+
+
+def unanswered_verdict(mark: TriggerSet, silence: NoAnswer, alpha: float, grinding_bits: int) -> Verdict:
+    """The rejecting verdict on a suspect that did not answer; `details["error"]` names what it raised, if it did."""
+    reason = f"the suspect gave no answer to judge by: {silence}; so it is not shown to carry the mark"
+    log10_p = None if mark.null.rate is None else 0.0
+    details = {"matches": 0, "grinding_bits": grinding_bits, "K": mark.classes, "error": silence.error}
+    return Verdict(False, 0, len(mark), mark.null, log10_p, alpha, reason, details)
+
+
+def unread(unanswered: int) -> str:
+    """What a reason must add where rows of scores were no answers."""
+    return f"; {unanswered} answers were not finite numbers and count as no match" if unanswered else ""
