@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scipy.stats import binom
 from torch import Tensor, nn
 
 from earmark.attacks import AdversarialTriggers, FineTune, Forger, Grind, ReadOff
@@ -16,9 +15,11 @@ from earmark.core import Data, Images, rng
 from earmark.data import open_data
 from earmark.errors import BadInput
 from earmark.files import model_digest
-from earmark.marks import Noise, OneClass, TriggerSet, remint
+from earmark.marks import Noise, OneClass, TriggerSet, Uniform, remint
 from earmark.models import PlainCNN
+from earmark.suspects import as_query
 from earmark.training import answers, predict
+from earmark.verify import TriggerTest
 
 CLASSES = 10
 
@@ -59,9 +60,9 @@ def test_a_forgery_wins_a_plain_test_on_a_model_that_was_never_touched(name: str
     before = model_digest(model)
     mark = FORGERS[name](model, data, rng(3))
     assert model_digest(model) == before
-    assert mark.null.basis == "exact"
-    assert mark.null.rate == 1 / CLASSES
-    assert binom.sf(matches(model, mark) - 1, len(mark), mark.null.rate) < 1e-12
+    verdict = TriggerTest(alpha=1e-12)(as_query(model), mark)
+    assert verdict.accepted is True
+    assert verdict.null == Uniform().null(CLASSES)
 
 
 @pytest.mark.parametrize("name", [name for name in FORGERS if name.endswith("noise")])
@@ -164,10 +165,10 @@ def test_grinding_finds_what_trying_every_key_finds(policy: OneClass | None, mod
 
 def test_a_ground_mark_is_honestly_minted_so_only_the_number_of_keys_can_stop_it(data: Data) -> None:
     model = stubborn(0)
-    forgery = Grind(Noise(12), keys=64).forge(model, data, rng(10))
+    forgery = Grind(Noise(12), keys=2**6).forge(model, data, rng(10))
     assert remint(forgery.key, forgery.mark).digest() == forgery.mark.digest()
-    p = binom.sf(matches(model, forgery.mark) - 1, 12, 1 / CLASSES)
-    assert p < 0.05 < 64 * p
+    assert TriggerTest(alpha=0.05, grinding_bits=0)(as_query(model), forgery.mark).accepted is True
+    assert TriggerTest(alpha=0.05, grinding_bits=6)(as_query(model), forgery.mark).accepted is False
 
 
 def test_the_key_shows_in_no_repr(model: nn.Module, data: Data) -> None:
