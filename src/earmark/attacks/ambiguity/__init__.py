@@ -1,0 +1,1 @@
+"""Forgers: a mark read off, or ground for, a model that somebody else made."""

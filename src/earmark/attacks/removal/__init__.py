@@ -1,0 +1,1 @@
+"""Thieves: a new model that should keep the accuracy and lose the mark."""
