@@ -38,7 +38,7 @@ from earmark.training import Checkpoint, Settings, read_all, train_host
 from earmark.training.host import HOST
 from earmark.training.settings import Augment, Record
 
-__all__ = ["SCALES", "SETTINGS", "TABLES", "Scale", "Setting", "reproduce"]
+__all__ = ["SCALES", "SETTINGS", "TABLES", "Bench", "Row", "Scale", "Setting", "printed_tables", "reproduce"]
 
 
 # ------------------------------------------------------------------------------------------- the paper's three settings
@@ -320,7 +320,7 @@ def reproduce(
         if name not in SETTINGS:
             raise unknown_name("setting", name, SETTINGS)
     effort = SCALES[scale]
-    printed = json.loads(resources.files("earmark.recipes").joinpath("deep_fidelity.json").read_text())["tables"]
+    printed = printed_tables()
     found = []
     for name in [table] if table else TABLES:
         covered, rows = TABLES[name]
@@ -331,6 +331,13 @@ def reproduce(
                 paper = printed.get(name, {}).get(setting, {})
                 found.append(_summary(name, setting, scale, measured, paper))
     return found
+
+
+def printed_tables() -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
+    """What the paper prints: table, setting, row, metric; accuracies in percent."""
+    text = resources.files("earmark.recipes").joinpath("deep_fidelity.json").read_text(encoding="utf-8")
+    tables: dict[str, dict[str, dict[str, dict[str, float | None]]]] = json.loads(text)["tables"]
+    return tables
 
 
 class Bench:

@@ -1,0 +1,72 @@
+"""The recipe at its quick scale: every table runs, resumes, and says what the paper printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from earmark.errors import BadInput
+from earmark.recipes import deep_fidelity as recipe
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("recipe")
+
+
+def metric(result: dict[str, Any], label: str, name: str) -> Any:
+    row = next(row for row in result["rows"] if row["method"] == label)
+    return row["metrics"][name]
+
+
+def test_table_4_runs_at_the_quick_scale(out: Path) -> None:
+    results = recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])
+    assert [(result["table"], result["setting"]) for result in results] == [("table4", "mnist_d2")]
+    table = results[0]
+    labels = [row["method"] for row in table["rows"]]
+    assert labels == ["Host", *recipe.LABELS.values()]
+    assert metric(table, "FTAL", "val_acc")["paper"] == 99.24
+    assert metric(table, "FixLL+PFL", "ave_pfl")["paper"] == 0.4031
+    assert metric(table, "Scratch", "ave_pfl")["paper"] is None
+    for label in labels:
+        assert 0 <= metric(table, label, "val_acc")["ours"][0] <= 100
+        if "FixLL" in label:
+            assert metric(table, label, "prototype_change")["ours"] == [0.0]
+    assert metric(table, "FTLL", "ave_pfl")["ours"] == [0.0]
+    assert metric(table, "Host", "twl")["ours"] == [0.0]
+
+
+def test_what_is_there_is_not_measured_again(out: Path) -> None:
+    files = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    assert files
+    recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == files
+    assert not list(out.rglob("*.checkpoint.safetensors"))
+
+
+def test_table_8_attacks_what_was_embedded(out: Path) -> None:
+    table = recipe.reproduce("table8", "quick", None, out, settings=["cifar10_resnet18_d64"])[0]
+    whole = [row for row in table["rows"] if "half" in row["method"]]
+    assert len(table["rows"]) == 15
+    assert all(row["metrics"]["trig_acc"]["ours"][0] >= 0 for row in whole)
+
+
+def test_every_printed_row_has_a_row_here() -> None:
+    """No number of Tables 4 to 8 is left out: labels match the printed ones exactly."""
+    for name, settings in recipe.printed_tables().items():
+        ours = {row.label for row in recipe.TABLES[name][1]()}
+        for setting, rows in settings.items():
+            assert setting in recipe.TABLES[name][0]
+            assert set(rows) <= ours
+
+
+def test_mistakes_are_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EARMARK_DATA", raising=False)
+    with pytest.raises(BadInput, match="did you mean 'table4'"):
+        recipe.reproduce("tabel4", "quick", None, out)
+    with pytest.raises(BadInput, match="scale"):
+        recipe.reproduce("table4", "huge", None, out)
+    with pytest.raises(BadInput, match="EARMARK_DATA"):
+        recipe.reproduce("table4", "cpu", None, out)
