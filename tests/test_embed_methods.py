@@ -20,7 +20,14 @@ from earmark.suspects import as_query
 from earmark.training import Settings, accuracy, train_host
 from earmark.verify import TriggerTest
 
-QUICK: dict[str, Any] = {"epochs": 60, "batch_size": 16, "triggers_per_batch": 12, "lr": 1e-2, "enough": 1.0, "watch": 0}
+QUICK: dict[str, Any] = {
+    "epochs": 60,
+    "batch_size": 16,
+    "triggers_per_batch": 12,
+    "lr": 1e-2,
+    "enough": 1.0,
+    "watch": 0,
+}
 SETTINGS: dict[str, dict[str, Any]] = {
     "fixll+spl": {"gamma": 1.0},
     "polytope": {"shape": "simplex"},

@@ -54,7 +54,9 @@ def test_figure_3_in_two_dimensions() -> None:
     for shape, classes in (("simplex", 3), ("cube", 4), ("orthoplex", 4), ("fan", 10)):
         points = prototypes(shape, classes, 2)
         angles = torch.sort(torch.atan2(points[:, 1], points[:, 0])).values
-        torch.testing.assert_close(angles.diff(), torch.full((classes - 1,), 2 * math.pi / classes, dtype=torch.float64))
+        torch.testing.assert_close(
+            angles.diff(), torch.full((classes - 1,), 2 * math.pi / classes, dtype=torch.float64)
+        )
 
 
 def test_a_feature_that_is_too_small_is_an_error() -> None:

@@ -11,7 +11,16 @@ from tiny import TinyNet, seeded
 from torch import Tensor, nn
 
 from earmark.errors import BadInput
-from earmark.models import PlainCNN, ThinResNet18, WideResNet, dissect, evaluating, frozen_batchnorm, logits_of, normalised
+from earmark.models import (
+    PlainCNN,
+    ThinResNet18,
+    WideResNet,
+    dissect,
+    evaluating,
+    frozen_batchnorm,
+    logits_of,
+    normalised,
+)
 
 
 def transformers_net(kind: str) -> nn.Module:

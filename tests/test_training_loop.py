@@ -119,7 +119,8 @@ DISTRIBUTED = textwrap.dedent("""
         net = seeded(TinyNet)
         settings = Settings(epochs=2, batch_size=16, lr=0.1, optimizer="sgd", momentum=0.0, triggers_per_batch=4)
         terms = (CrossEntropy("clean"), CrossEntropy("triggers"), PenultimateFeatureLoss(0.01))
-        fit(net, blobs(64), terms, settings, rng(0), triggers=blobs(8, seed=4), host=seeded(TinyNet, seed=1), fabric=fabric)
+        host, few = seeded(TinyNet, seed=1), blobs(8, seed=4)
+        fit(net, blobs(64), terms, settings, rng(0), triggers=few, host=host, fabric=fabric)
         if fabric.is_global_zero:
             save_tensors(sys.argv[2], net.state_dict())
 
@@ -240,7 +241,8 @@ KILLED = textwrap.dedent("""
     settings = Settings(epochs=6, batch_size=8, lr=1e-2, batchnorm="train", milestones=(3,))
     history = fit(net, blobs(160), (CrossEntropy(), SoftmaxLoss(1.0)), settings, rng(0), host=seeded(TinyNet, seed=1),
                   augment=slow, checkpoint=Checkpoint(Path(sys.argv[1]), seconds=0.0),
-                  monitor=lambda m: {"sum": float(sum(p.detach().sum() for p in m.parameters()))}, prefer=lambda r: -r["sum"])
+                  monitor=lambda m: {"sum": float(sum(p.detach().sum() for p in m.parameters()))},
+                  prefer=lambda record: -record["sum"])
     sys.stdout.write(model_digest(net) + " " + repr(history))
 """)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Backdoor:
         select: "last", or "best": the epoch with the highest (trigger accuracy, validation accuracy).
         watch: which images validation accuracy is measured on after each epoch: this many of `data.test`; 0 for none.
         checkpoint: a file; a killed run goes on from it.
+        measures: what else is measured after each epoch, by name; it becomes a part of the record.
         on_epoch: called with each epoch's record.
     """
 
@@ -53,6 +54,7 @@ class Backdoor:
     select: str = "last"
     watch: int = 2_000
     checkpoint: Path | None = None
+    measures: Mapping[str, Callable[[nn.Module], float]] = field(default_factory=dict)
     on_epoch: Callable[[Record], None] | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +106,7 @@ class Backdoor:
         record = {"trig_acc": accuracy(model, triggers)}
         if self.watch:
             record["val_acc"] = accuracy(model, test.subset(torch.arange(min(self.watch, len(test)))))
+        record |= {name: measure(model) for name, measure in self.measures.items()}
         if self.on_epoch is not None:
             self.on_epoch(record)
         return record

@@ -29,7 +29,7 @@ from earmark.data import corrupted, digits, folder, idx, ood, resized
 from earmark.data.augment import CropFlip
 from earmark.embed import Backdoor, method
 from earmark.errors import BadInput, unknown_name
-from earmark.fidelity import DeepFidelity
+from earmark.fidelity import DeepFidelity, penultimate_feature_loss, softmax_loss, total_weight_loss
 from earmark.files import load_tensors, read_json, save_tensors, write_json
 from earmark.keys import MarkKey
 from earmark.marks import Abstract, Noise, Stamped, TriggerMint, TriggerSet
@@ -193,7 +193,8 @@ SCALES: Mapping[str, Scale] = {
 class Row:
     """One row of a table: an embedding method with its weight and m, a kind of trigger, and an attack afterwards.
 
-    `method` None is the host itself. `attack` is a share to prune, "fine-tuned" or "half".
+    `method` None is the host itself. `attack` is a share to prune, "fine-tuned" or "half". `curves` asks for the
+    fidelity metrics after each epoch, and for no early stop.
     """
 
     label: str
@@ -202,6 +203,7 @@ class Row:
     m: int | None = None
     mint: str = "noise"
     attack: str | float | None = None
+    curves: bool = False
 
     @property
     def embedding(self) -> Row:
@@ -215,6 +217,7 @@ class Row:
         parts += [f"m{self.m}"] if self.m is not None else []
         parts += [self.mint.replace("+", "-")] if self.mint != "noise" else []
         parts += [str(self.attack)] if self.attack is not None else []
+        parts += ["curves"] if self.curves else []
         return "_".join(parts).replace("+", "-")
 
 
@@ -264,6 +267,10 @@ def _table8() -> list[Row]:
     ]
 
 
+def _figure6() -> list[Row]:
+    return [Row(LABELS[name], name, curves=True) for name in ("fixll+twl", "fixll+pfl", "fixll+spl")]
+
+
 def _figure7() -> list[Row]:
     swept = {
         ("fixll+twl", "alpha"): (0.0001, 0.001, 0.01, 0.1, 1.0),
@@ -283,6 +290,7 @@ TABLES: Mapping[str, tuple[tuple[str, ...], Callable[[], list[Row]]]] = {
     "table6": (("mnist_d2",), _table6),
     "table7": (("cifar10_resnet18_d64",), _table7),
     "table8": (("cifar100_wrn28_10_d640", "cifar10_resnet18_d64"), _table8),
+    "figure6": (("mnist_d2",), _figure6),
     "figure7": (("mnist_d2",), _figure7),
 }
 METRICS = ("val_acc", "trig_acc", "twl", "ave_pfl", "ave_spl", "prototype_change", "relative_pfl")
@@ -298,7 +306,7 @@ def reproduce(
     """Measure `table` (all of them for None) at `scale`, keep every row under `out`, and return what was found.
 
     Args:
-        table: table4, table5, table6, table7, table8 or figure7.
+        table: table4, table5, table6, table7, table8, figure6 or figure7.
         scale: quick, cpu or full.
         data: the folder with mnist/, cifar10/ and so on; None takes the environment's EARMARK_DATA. `quick` needs none.
         out: rows, hosts, models and checkpoints go here; what is already there is not measured again.
@@ -306,7 +314,8 @@ def reproduce(
         settings: only these of the table's settings; empty for all that the scale covers.
 
     Returns:
-        One JSON value per table and setting: paper's value and ours, percent for accuracies, and all settings.
+        One JSON value per table and setting: paper's value and ours, percent for accuracies, and all settings; with
+        each row its epochs' history and the file of its features (`features`, `labels`, `prototypes`) for the figures.
 
     Raises:
         BadInput: an unknown table, scale or setting, or data that is not there.
@@ -329,7 +338,7 @@ def reproduce(
                 bench = [Bench(setting, scale, seed, data, out) for seed in range(seeds or effort.seeds)]
                 measured = [(row, [b.measure(row) for b in bench]) for row in rows()]
                 paper = printed.get(name, {}).get(setting, {})
-                found.append(_summary(name, setting, scale, measured, paper))
+                found.append(_summary(name, setting, scale, measured, paper, out))
     return found
 
 
@@ -393,7 +402,7 @@ class Bench:
         settings = self.effort.scratch if from_scratch else self.effort.embed
         if row.m is not None:
             settings = settings.but(triggers_per_batch=min(row.m, self.effort.triggers))
-        early = self.effort.patience is not None and not from_scratch
+        early = self.effort.patience is not None and not from_scratch and not row.curves
         return method(row.method, **given).but(
             settings=settings,
             augment=self.augment,
@@ -402,8 +411,20 @@ class Bench:
             select="best" if self.effort.patience is None else "last",
             watch=self.effort.watch,
             checkpoint=checkpoint,
+            measures=self._curves() if row.curves else {},
             on_epoch=history.append,
         )
+
+    def _curves(self) -> dict[str, Callable[[nn.Module], float]]:
+        """The metrics of Figure 6, on a thousand training images."""
+        some = self.data.train.subset(torch.arange(min(1_000, len(self.data.train))))
+        anatomy = dissect(self.host, some.pixels[:1].float() / 255)
+        then = read_all(self.host, anatomy, some)
+        return {
+            "twl": lambda model: total_weight_loss(model, self.host) or 0.0,
+            "ave_pfl": lambda model: penultimate_feature_loss(read_all(model, anatomy, some).features, then.features),
+            "ave_spl": lambda model: softmax_loss(read_all(model, anatomy, some).logits, then.logits),
+        }
 
     def _attack(self, attack: str | float) -> Remove:
         if attack == "fine-tuned":
@@ -509,7 +530,12 @@ def _draw(data: Data, effort: Scale, seed: int) -> Data:
 
 
 def _summary(
-    table: str, setting: str, scale: str, measured: list[tuple[Row, list[dict[str, Any]]]], paper: Mapping[str, Any]
+    table: str,
+    setting: str,
+    scale: str,
+    measured: list[tuple[Row, list[dict[str, Any]]]],
+    paper: Mapping[str, Any],
+    out: Path,
 ) -> dict[str, Any]:
     effort = SCALES[scale]
     rows = [
@@ -517,6 +543,8 @@ def _summary(
             "method": row.label,
             "metrics": {name: _pair(name, paper.get(row.label, {}), results) for name in (*METRICS, *EXTRA)},
             "history": results[0]["history"],
+            "weights": dict(row.weights),
+            "cloud": str(out / scale / setting / "seed0" / f"{row.slug}.cloud.safetensors"),
         }
         for row, results in measured
     ]
