@@ -1,1 +1,27 @@
-"""Tables, figures and the report: what a reader sees. The only room that draws."""
+"""Tables, figures and the report: what a reader sees. The only room that draws, and it loads matplotlib only then."""
+
+from earmark.reports import figures
+from earmark.reports.html import Picture, Report, render, write_report
+from earmark.reports.reproduction import Reproduction
+from earmark.reports.rulings import Ruling, ruling_table
+from earmark.reports.summary import Summary, summarise
+from earmark.reports.tables import Table, fidelity_table, number, percent, spread, table
+
+__all__ = [
+    "Picture",
+    "Report",
+    "Reproduction",
+    "Ruling",
+    "Summary",
+    "Table",
+    "fidelity_table",
+    "figures",
+    "number",
+    "percent",
+    "render",
+    "ruling_table",
+    "spread",
+    "summarise",
+    "table",
+    "write_report",
+]

@@ -11,7 +11,7 @@ from earmark.core import Verdict
 from earmark.errors import BadInput
 from earmark.reports.tables import ABSENT, Table, percent
 
-__all__ = ["Ruling", "odds", "ruling_table"]
+__all__ = ["Ruling", "Word", "bound", "power_of_ten", "ruling_table"]
 
 Word = Literal["accepted", "rejected", "inconclusive"]
 
@@ -99,6 +99,11 @@ class Ruling:
         words: dict[bool | None, Word] = {True: "accepted", False: "rejected", None: "inconclusive"}
         return words[self.accepted]
 
+    @property
+    def matches(self) -> str:
+        """Matches out of trials, "93 of 100", or a dash where nothing was counted."""
+        return ABSENT if self.statistic is None or self.n is None else f"{self.statistic:g} of {self.n}"
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON types."""
         return {**asdict(self), "word": self.word, "p_value": self.p_value}
@@ -125,27 +130,33 @@ def _optional(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def odds(log10_p: float | None) -> str:
-    """A p-value in words: "1 in 10^12", or a plain number where it is large.
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-    >>> odds(-12.3), odds(math.log10(0.25)), odds(0.0), odds(None)
-    ('1 in 10^12', '0.25', '1', '—')
+
+def power_of_ten(exponent: int) -> str:
+    """10 to that power, in plain text.
+
+    >>> power_of_ten(-12)
+    '10⁻¹²'
+    """
+    return "10" + str(exponent).translate(SUPERSCRIPTS)
+
+
+def bound(log10_p: float | None) -> str:
+    """The least power of ten that a p-value does not exceed; the p-value itself where it is large.
+
+    >>> bound(-12.3), bound(math.log10(0.25)), bound(None)
+    ('10⁻¹²', '0.25', '—')
     """
     if log10_p is None:
         return ABSENT
-    return f"1 in 10^{math.floor(-log10_p)}" if log10_p <= -3 else f"{10**log10_p:.2g}"
+    return power_of_ten(math.ceil(log10_p)) if log10_p <= -3 else f"{10**log10_p:.2g}"
 
 
 def ruling_table(rulings: Sequence[Ruling], title: str = "Verdicts") -> Table:
     """One row a ruling."""
     columns = ("Suspect", "Claimant", "Verdict", "Matches", "p at most", "Test acc (%)", "Reason")
     rows = tuple(
-        (r.suspect, r.claimant, r.word, _matches(r), odds(r.log10_p), percent(r.accuracy), r.reason) for r in rulings
+        (r.suspect, r.claimant, r.word, r.matches, bound(r.log10_p), percent(r.accuracy), r.reason) for r in rulings
     )
     return Table(columns, rows, title)
-
-
-def _matches(ruling: Ruling) -> str:
-    if ruling.statistic is None or ruling.n is None:
-        return ABSENT
-    return f"{ruling.statistic:g} of {ruling.n}"

@@ -107,8 +107,12 @@ def spread(values: Sequence[float | None]) -> str:
     if not there:
         return ABSENT
     mean = number(math.fsum(there) / len(there))
-    deviation = f" ± {statistics.stdev(there):.2g}" if len(there) > 1 else ""
+    deviation = f" ± {_short(statistics.stdev(there))}" if len(there) > 1 else ""
     return mean + deviation + (f" ({len(there)} of {len(values)})" if len(there) < len(values) else "")
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def table(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from earmark.errors import BadInput
-from earmark.reports.figures.style import canvas, drawn, legend_below, printable, series
+from earmark.reports.figures.style import canvas, drawn, legend_below, log_axis, printable, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,9 +61,8 @@ def _plot_metric(ax: Axes, histories: Mapping[str, Sequence[Mapping[str, float |
         epochs, values = _curve(history, name)
         scaled = [100 * value for value in values] if share else values
         ax.plot(epochs, scaled, label=printable(method), markevery=max(1, len(epochs) // 8), **series(at))
-    positive = any(value > 0 for history in histories.values() for value in _curve(history, name)[1])
-    if not share and positive:
-        ax.set_yscale("log", nonpositive="mask")
+    if not share:
+        log_axis(ax, "y", (value for history in histories.values() for value in _curve(history, name)[1]))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -106,6 +105,7 @@ def weight_sweep(points: Sequence[SweepPoint]) -> Figure:
         _plot_sweep(axes[0, at], axes[1, at], own)
         axes[0, at].set_title(printable(method))
         axes[1, at].set_xlabel(own[0].symbol)
+    log_axis(axes[1, 0], "y", (point.ave_pfl for point in points))
     axes[0, 0].set_ylabel("Accuracy (%)")
     axes[1, 0].set_ylabel("Average PFL")
     legend_below(figure, axes[0, 0], columns=2)
@@ -118,6 +118,4 @@ def _plot_sweep(above: Axes, below: Axes, points: Sequence[SweepPoint]) -> None:
     above.plot(weights, [100 * point.trig_acc for point in points], label="triggers", **series(1))
     below.plot(weights, [point.ave_pfl for point in points], **series(2))
     above.set_ylim(-4, 104)
-    below.set_xscale("log")
-    if any(point.ave_pfl > 0 for point in points):
-        below.set_yscale("log", nonpositive="mask")
+    log_axis(below, "x", weights)

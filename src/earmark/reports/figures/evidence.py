@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earmark.errors import BadInput
 from earmark.reports.figures.style import ACCENT, INK, canvas, drawn, printable
-from earmark.reports.rulings import Ruling, Word
+from earmark.reports.rulings import Ruling, Word, bound
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,8 @@ def _draw(ax: Axes, at: int, ruling: Ruling) -> None:
     ax.plot([0, p or 0], [at, at], color=colour, linewidth=1.2, alpha=0.5, zorder=2)
     ax.plot(p or 0, at, marker, color=colour, markersize=7.5, mfc="white" if p is None else colour, zorder=4)
     plate = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    ax.annotate(_value(p), (p or 0, at), (8, 0), textcoords="offset points", va="center", fontsize=8, bbox=plate, zorder=6)
+    place: dict[str, Any] = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+    ax.annotate(_value(p), (p or 0, at), fontsize=8, bbox=plate, zorder=6, **place)
     alpha = math.log10(ruling.alpha)
     ax.plot([alpha, alpha], [at - 0.5, at + 0.5], color=ACCENT, linestyle="--", linewidth=1.1, zorder=3)
 
@@ -68,7 +69,7 @@ def _draw(ax: Axes, at: int, ruling: Ruling) -> None:
 def _value(log10_p: float | None) -> str:
     if log10_p is None:
         return "no p-value"
-    return f"p ≤ $10^{{{math.ceil(log10_p)}}}$" if log10_p <= -3 else f"p = {10**log10_p:.2g}"
+    return f"p {'≤' if log10_p <= -3 else '='} {bound(log10_p)}"
 
 
 def _legend(figure: Figure, rulings: Sequence[Ruling]) -> None:

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import io
+import math
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 from earmark.files import write_atomic
+from earmark.reports.rulings import power_of_ten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ACCENT", "INK", "MUTED", "canvas", "class_colours", "drawn", "legend_below", "printable", "save", "series"]
+__all__ = [
+    "ACCENT",
+    "INK",
+    "MUTED",
+    "canvas",
+    "class_colours",
+    "drawn",
+    "legend_below",
+    "log_axis",
+    "printable",
+    "save",
+    "series",
+    "to_png",
+    "to_svg",
+]
 
 INK, MUTED, ACCENT = "#1f2430", "#6b7280", "#bd1f01"
 
@@ -110,6 +126,30 @@ def series(at: int) -> dict[str, Any]:
     return {"color": colour, "linestyle": line, "marker": marker}
 
 
+def log_axis(axes: Axes, which: Literal["x", "y"], values: Iterable[float]) -> None:
+    """Make one axis logarithmic and label its powers of ten, or 1, 2 and 5 where it spans too few of them.
+
+    It stays linear where no value is positive, which a logarithmic axis cannot show.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log", nonpositive="mask")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    few = max(positive) < 100 * min(positive)
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,), numticks=6))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+
+
+def _tick(value: float) -> str:
+    exponent = math.log10(value)
+    plain = -3 <= exponent <= 3 or not exponent.is_integer()
+    return f"{value:g}" if plain else power_of_ten(int(exponent))
+
+
 def class_colours(classes: int) -> list[str]:
     """One colour a class: the ten-colour palette, or steps of a perceptually even colour map where there are more."""
     if classes <= len(TEN):
@@ -133,20 +173,20 @@ def printable(text: str, limit: int = 60) -> str:
     return (short if len(short) <= limit else short[: limit - 1] + "…").replace("$", r"\$")
 
 
-def to_png(figure: Figure) -> bytes:
-    """The figure as PNG. The same figure gives the same bytes."""
-    return _rendered(figure, "png", {"Software": None})
+def to_png(figure: Figure, dpi: int = 160) -> bytes:
+    """The figure as PNG, with that many pixels an inch. The same figure gives the same bytes."""
+    return _rendered(figure, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def to_svg(figure: Figure) -> bytes:
     """The figure as SVG. The same figure gives the same bytes."""
-    return _rendered(figure, "svg", {"Date": None, "Creator": None})
+    return _rendered(figure, format="svg", metadata={"Date": None, "Creator": None})
 
 
-def _rendered(figure: Figure, kind: str, metadata: dict[str, str | None]) -> bytes:
+def _rendered(figure: Figure, **how: Any) -> bytes:
     buffer = io.BytesIO()
     with _style():
-        figure.savefig(buffer, format=kind, metadata=metadata)
+        figure.savefig(buffer, **how)
     return buffer.getvalue()
 
 

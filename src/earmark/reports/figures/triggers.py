@@ -38,7 +38,7 @@ def contact_sheet(images: Tensor, labels: Tensor, title: str = "", columns: int 
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes:
         ax.set_axis_off()
-    for ax, image, label in zip(axes, images.cpu(), labels.tolist(), strict=False):
+    for ax, image, label in zip(axes, images[:shown].cpu(), labels.tolist(), strict=False):
         plane = image.permute(1, 2, 0).numpy()
         ax.imshow(plane if plane.shape[2] == 3 else plane[:, :, 0], cmap="gray", vmin=0, vmax=255)
         ax.set_title(str(label), fontsize=8, pad=2)
