@@ -184,7 +184,7 @@ def test_more_triggers_than_test_images_are_refused(model: nn.Module, data: Data
 
 @pytest.mark.parametrize(
     ("settings", "word"),
-    [({"steps": -1}, "steps"), ({"step": 0}, "step"), ({"epsilon": -1}, "epsilon"), ({"labels": ()}, "labels")],
+    [({"steps": -1}, "steps"), ({"step": 0.5}, "step"), ({"epsilon": -1}, "epsilon"), ({"labels": ()}, "labels")],
 )
 def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, object], word: str) -> None:
     with pytest.raises(BadInput, match=word):

@@ -18,6 +18,7 @@ from earmark.attacks.ambiguity.forgery import Forger, Forgery, honest_start
 from earmark.core import Data
 from earmark.errors import BadInput
 from earmark.marks import TriggerMint
+from earmark.marks.triggers.check import whole
 from earmark.models import logits_of
 
 __all__ = ["AdversarialTriggers"]
@@ -58,8 +59,7 @@ class AdversarialTriggers(Forger):
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 0), ("step", 1), ("epsilon", 0)):
-            if not low <= (value := getattr(self, name)) <= 100_000:
-                raise BadInput(f"{name}: expected a whole number of at least {low}, got {value}")
+            whole(name, getattr(self, name), low)
         if self.labels is not None and not self.labels:
             raise BadInput("labels: expected at least one label, or none to draw them at random, got an empty list")
 

@@ -15,9 +15,9 @@ from torch import nn
 
 from earmark.attacks.ambiguity.forgery import Forger, Forgery, draw_key
 from earmark.core import Data, Images, Mint
-from earmark.errors import BadInput
 from earmark.keys import MarkKey
 from earmark.marks import TriggerSet
+from earmark.marks.triggers.check import whole
 from earmark.training import answers
 
 __all__ = ["Grind"]
@@ -40,8 +40,7 @@ class Grind(Forger):
     keys: int = 2**8
 
     def __post_init__(self) -> None:
-        if self.keys < 1:
-            raise BadInput(f"keys: expected the number of keys to try, at least 1, got {self.keys}")
+        whole("keys", self.keys, low=1, high=2**40)
 
     def forge(self, model: nn.Module, data: Data, rng: torch.Generator) -> Forgery:
         best, most = self._try(model, data, draw_key(rng))
