@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,12 +11,12 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor, nn
 
-from earmark.core import Query
+from earmark.core import Images, Query
 from earmark.errors import BadInput
 from earmark.evidence import Bundle, Claim, claim_of, judge
 from earmark.files import model_digest
 from earmark.keys import MarkKey, OwnerKey
-from earmark.marks import Noise, OneClass, TriggerSet
+from earmark.marks import LabelPolicy, Noise, NotTrue, OneClass, Stamped, TriggerSet, Uniform
 from earmark.verify import TriggerTest
 
 OWNER = OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -215,6 +216,47 @@ def test_a_forgery_wins_where_nothing_is_minted_again_and_loses_before_the_judge
     verdict = judge(claim, bundle, innocent, **EARLY)
     assert verdict.accepted is False
     assert verdict.details["step"] == "re-minting"
+
+
+def picked_carriers(mint: Stamped) -> tuple[TriggerSet, TriggerSet]:
+    """Genuine key and mint, carriers chosen for a suspect: the set the forger wanted, and the one that the key mints.
+
+    He mints once, then puts below each stamp a carrier that the suspect answers with the label it was given.
+    """
+    pool = torch.randint(256, (3000, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    true = torch.randint(10, (3000,), generator=torch.Generator().manual_seed(3))
+    first = mint.make(KEY, (1, 6, 6), 10, Images(pool[: mint.count], true[: mint.count], 10))
+    stamped = replace(mint, count=len(pool)).make(KEY, (1, 6, 6), 10, Images(pool, true, 10)).images
+    answers, at = innocent(stamped / 255).argmax(1), torch.zeros(0, dtype=torch.int64)
+    for label in first.labels:
+        free = answers == label
+        free[at] = False
+        at = torch.cat([at, free.nonzero()[:1, 0]])
+    carriers = Images(pool[at], true[at], 10)
+    minted = mint.make(KEY, (1, 6, 6), 10, carriers)
+    return replace(minted, labels=first.labels), minted
+
+
+@pytest.mark.parametrize("labels", [Uniform(), NotTrue()])
+def test_whoever_picks_the_carriers_cannot_pick_the_labels_with_them(labels: LabelPolicy) -> None:
+    wanted, minted = picked_carriers(Stamped(count=40, opacity=0.1, labels=labels))
+    for mark, step in ((wanted, "re-minting"), (minted, "suspect")):
+        bundle = Bundle.seal(mark, KEY, name="winter", scheme="x")
+        claim = claim_of(OWNER, bundle, host=None, marked=nn.Flatten(), time=NOW)
+        verdict = judge(claim, bundle, innocent, **EARLY)
+        assert verdict.accepted is False
+        assert verdict.details["step"] == step
+    assert TriggerTest(alpha=1e-6)(innocent, wanted).accepted is True
+
+
+def test_whoever_names_the_true_classes_of_carriers_cannot_steer_labels_that_avoid_them() -> None:
+    mint = Stamped(count=40, labels=NotTrue())
+    pixels = torch.randint(256, (40, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    first = mint.make(KEY, (1, 6, 6), 10, Images(pixels, torch.zeros(40, dtype=torch.int64), 10))
+    wanted = innocent(first.images / 255).argmax(1)
+    shifted = mint.make(KEY, (1, 6, 6), 10, Images(pixels, (wanted - first.labels) % 10, 10))
+    assert torch.equal(shifted.images, first.images)
+    assert TriggerTest(alpha=1e-6)(innocent, shifted).accepted is False
 
 
 def test_a_genuine_mark_under_another_key_is_rejected() -> None:
