@@ -59,7 +59,7 @@ class Run:
     def step(self, order: Tensor, epoch: int, number: int) -> Tensor:
         """One forward, backward and update; the terms' values (T,), detached."""
         batch = self.feed.batch(order, epoch, number)
-        torch.manual_seed(mix(self.seed, epoch, number))
+        self._reseed(mix(self.seed, epoch, number))
         reading, host = self._read(batch), self._read_host(batch)
         nominal = self.settings.batch_size / self._fabric.world_size
         seen = Step(
@@ -70,6 +70,12 @@ class Run:
         self._fabric.backward((self._weights * values).sum())
         self._stepper.step()
         return values.detach()
+
+    def _reseed(self, seed: int) -> None:
+        """Dropout draws from the device's own generator; `fit` puts back the state that it had."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
 
     def _read(self, batch: Batch) -> Reading:
         if self._tables is None:
