@@ -13,9 +13,10 @@ __all__ = ["reinitialised"]
 def reinitialised(model: nn.Module, rng: torch.Generator) -> nn.Module:
     """A copy of `model` with freshly drawn parameters; the global random state is left alone.
 
-    Drawn on the CPU, so that every device starts alike. Each module draws by its own `reset_parameters`, the outermost one that has it deciding for all below it. Parameters
-    that no such method reaches (class tokens, position embeddings) are drawn from N(0, 0.02^2), the customary start of
-    transformers; a network that needs something else should define `reset_parameters`.
+    They are drawn on the CPU, so that every device starts alike. Each module draws by its own `reset_parameters`, the
+    outermost one that has it deciding for all below it. Parameters that no such method reaches (class tokens, position
+    embeddings) are drawn from N(0, 0.02^2), the customary start of transformers; a network that needs something else
+    should define `reset_parameters`.
     """
     seed = int(torch.randint(2**62, (), generator=rng))
     home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
