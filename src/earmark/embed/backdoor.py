@@ -15,8 +15,18 @@ from earmark.embed.start import FromHost, Start
 from earmark.errors import BadInput, CannotCarry
 from earmark.marks import TriggerSet
 from earmark.models import dissect
-from earmark.training import Checkpoint, CrossEntropy, Settings, Term, Trainable, accuracy, all_layers, fit
-from earmark.training.settings import Augment, Record
+from earmark.training import (
+    Augment,
+    Checkpoint,
+    CrossEntropy,
+    Record,
+    Settings,
+    Term,
+    Trainable,
+    accuracy,
+    all_layers,
+    fit,
+)
 
 __all__ = ["Backdoor"]
 

@@ -34,9 +34,7 @@ from earmark.files import load_tensors, read_json, save_tensors, write_json
 from earmark.keys import MarkKey
 from earmark.marks import Abstract, Noise, Stamped, TriggerMint, TriggerSet
 from earmark.models import ThinResNet18, WideResNet, dissect, normalised, reinitialised
-from earmark.training import Checkpoint, Settings, read_all, train_host
-from earmark.training.host import HOST
-from earmark.training.settings import Augment, Record
+from earmark.training import HOST, Augment, Checkpoint, Record, Settings, read_all, train_host
 
 __all__ = ["SCALES", "SETTINGS", "TABLES", "Bench", "Row", "Scale", "Setting", "printed_tables", "reproduce"]
 

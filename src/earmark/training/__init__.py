@@ -2,9 +2,9 @@
 
 from earmark.training.checkpoint import Checkpoint
 from earmark.training.evaluate import accuracy, answers, predict, read_all
-from earmark.training.host import train_host
+from earmark.training.host import HOST, train_host
 from earmark.training.loop import fit
-from earmark.training.settings import History, Record, Settings
+from earmark.training.settings import Augment, History, Record, Settings
 from earmark.training.terms import (
     CrossEntropy,
     Distillation,
@@ -17,6 +17,8 @@ from earmark.training.terms import (
 from earmark.training.trainable import Trainable, all_layers, head_only, trunk_only
 
 __all__ = [
+    "HOST",
+    "Augment",
     "Checkpoint",
     "CrossEntropy",
     "Distillation",
