@@ -87,9 +87,12 @@ def remint(key: MarkKey, mark: TriggerSet) -> TriggerSet:
     a carrier, or triggers that were optimised on a model give another digest.
 
     Raises:
-        BadInput: settings that no mint of this release has, or that do not fit the mark's shape.
+        BadInput: settings that no mint of this release has, or that do not fit the mark.
     """
-    return from_settings(mark.settings).make(key, mark.shape, mark.classes, mark.carriers)
+    mint = from_settings(mark.settings)
+    if mint.count != len(mark):
+        raise BadInput(f"the settings speak of {mint.count} triggers and the mark has {len(mark)}")
+    return mint.make(key, mark.shape, mark.classes, mark.carriers)
 
 
 def mark_from_parts(kind: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mark:

@@ -46,4 +46,4 @@ def abstract_images(key: MarkKey, count: int, shape: tuple[int, int, int]) -> Te
     if min(height, width) < SMALLEST:
         raise BadInput(f"abstract art needs at least {SMALLEST} x {SMALLEST} pixels, got {height} x {width}; use noise")
     pictures = [art(key.stream("abstract", i.to_bytes(4, "big")), height, width) for i in range(count)]
-    return channels_to(torch.from_numpy(np.stack(pictures)), channels)
+    return channels_to(torch.from_numpy(np.ascontiguousarray(np.stack(pictures))), channels)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earmark.keys import KeyedStream
-from earmark.marks.triggers.raster import SPAN, TURN, Canvas, Colour, Grid, Mask, Whole, cosine, sine
+from earmark.marks.triggers.raster import SPAN, TURN, Canvas, Colours, Grid, Mask, Whole, cosine, sine
 
 __all__ = ["art"]
 
@@ -50,6 +50,7 @@ class Dice:
 
 # -------------------------------------------------------------------------------------------------------------- colours
 
+Colour = tuple[int, int, int]
 Palette = Sequence[Colour]
 HARMONIES = ((0, 96, 1440, 192, 48), (0, 768, 64, 832, 1472), (0, 512, 1024, 80, 592), (0, 300, 620, 900, 1250))
 
@@ -86,44 +87,45 @@ def _two(dice: Dice, palette: Palette) -> tuple[Colour, Colour]:
 
 # ------------------------------------------------------------------------------------------------------------- textures
 
-Texture = Callable[[Grid, Dice, Palette], Whole]
+Texture = Callable[[Grid, Dice, Palette], Colours]
+"""Colours (3,) for all of the image, or one for each of its sub-pixels."""
 
 
-def _mix(share: Whole, one: Colour, other: Colour) -> Whole:
+def _mix(share: Whole, one: Colour, other: Colour) -> Colours:
     """From `one` at share 0 to `other` at share 1024."""
-    amount = np.clip(share, 0, SPAN)[..., None]
-    return (np.asarray(one, np.int64) * (SPAN - amount) + np.asarray(other, np.int64) * amount) // SPAN
+    amount = np.clip(share, 0, SPAN).astype(np.int32)[..., None]
+    start, way = np.asarray(one, np.int32), np.subtract(other, one, dtype=np.int32)
+    return start + way * amount // np.int32(SPAN)
 
 
-def _flat(grid: Grid, dice: Dice, palette: Palette) -> Whole:
-    colour = np.asarray(dice.one_of(palette), np.int64)
-    return np.broadcast_to(colour, (*grid.x.shape, 3))
+def _flat(grid: Grid, dice: Dice, palette: Palette) -> Colours:
+    return np.asarray(dice.one_of(palette), np.int32)
 
 
-def _linear(grid: Grid, dice: Dice, palette: Palette) -> Whole:
+def _linear(grid: Grid, dice: Dice, palette: Palette) -> Colours:
     angle, (one, other) = dice.below(TURN), _two(dice, palette)
     return _mix(grid.along(angle, grid.width // 2, grid.height // 2) + SPAN // 2, one, other)
 
 
-def _radial(grid: Grid, dice: Dice, palette: Palette) -> Whole:
+def _radial(grid: Grid, dice: Dice, palette: Palette) -> Colours:
     (x, y), (one, other) = dice.point(grid), _two(dice, palette)
     return _mix(grid.distance(x, y) * SPAN // (400 + dice.below(500)), one, other)
 
 
-def _stripes(grid: Grid, dice: Dice, palette: Palette) -> Whole:
+def _stripes(grid: Grid, dice: Dice, palette: Palette) -> Colours:
     angle, (one, other) = dice.below(TURN), _two(dice, palette)
     period = 130 + dice.below(280)
     wide = (grid.along(angle) + dice.below(period)) % period < period * (30 + dice.below(41)) // 100
     return _mix(wide * SPAN, one, other)
 
 
-def _rings(grid: Grid, dice: Dice, palette: Palette) -> Whole:
+def _rings(grid: Grid, dice: Dice, palette: Palette) -> Colours:
     (x, y), (one, other) = dice.point(grid), _two(dice, palette)
     period = 150 + dice.below(250)
     return _mix((grid.distance(x, y) % period < period // 2) * SPAN, one, other)
 
 
-def _waves(grid: Grid, dice: Dice, palette: Palette) -> Whole:
+def _waves(grid: Grid, dice: Dice, palette: Palette) -> Colours:
     """Stripes along a zigzag."""
     angle, (one, other) = dice.below(TURN), _two(dice, palette)
     length, period = 200 + dice.below(300), 160 + dice.below(240)
@@ -131,18 +133,18 @@ def _waves(grid: Grid, dice: Dice, palette: Palette) -> Whole:
     return _mix(((grid.along(angle) + zigzag) % period < period // 2) * SPAN, one, other)
 
 
-def _checks(grid: Grid, dice: Dice, palette: Palette) -> Whole:
+def _checks(grid: Grid, dice: Dice, palette: Palette) -> Colours:
     angle, (one, other) = dice.below(TURN), _two(dice, palette)
     side = 110 + dice.below(200)
     odd = (grid.along(angle) // side + grid.along(angle + TURN // 4) // side) % 2
     return _mix(odd * SPAN, one, other)
 
 
-def _mosaic(grid: Grid, dice: Dice, palette: Palette) -> Whole:
+def _mosaic(grid: Grid, dice: Dice, palette: Palette) -> Colours:
     """Cells around points, each in one colour."""
     points = [dice.point(grid) for _ in range(5 + dice.below(8))]
-    colours = np.asarray([dice.one_of(palette) for _ in points], np.int64)
-    cells: Whole = colours[np.stack([(grid.x - x) ** 2 + (grid.y - y) ** 2 for x, y in points]).argmin(0)]
+    colours = np.asarray([dice.one_of(palette) for _ in points], np.int32)
+    cells: Colours = colours[np.stack([(grid.x - x) ** 2 + (grid.y - y) ** 2 for x, y in points]).argmin(0)]
     return cells
 
 

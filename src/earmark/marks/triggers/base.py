@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -94,7 +95,7 @@ class TriggerSet:
 
     def spec(self) -> dict[str, Any]:
         carriers = None if self.carriers is None else {"classes": self.carriers.classes, "name": self.carriers.name}
-        return {"classes": self.classes, "settings": self.settings, "carriers": carriers}
+        return {"classes": self.classes, "settings": copy.deepcopy(self.settings), "carriers": carriers}
 
     def tensors(self) -> dict[str, Tensor]:
         own = {"images": self.images, "labels": self.labels}

@@ -99,9 +99,9 @@ def typeset(text: str, height: int, width: int) -> NDArray[np.bool_]:
         raise BadInput(f"text to stamp: expected letters, digits or {''.join(list(GLYPHS)[36:])!r}, got {text!r:.40}")
     for lines in range(1, len(letters) + 1):
         per_line = -(-len(letters) // lines)
-        block = _block([letters[at : at + per_line] for at in range(0, len(letters), per_line)])
-        scale = min(height // block.shape[0], width // block.shape[1])
+        scale = min(height // (lines * (HEIGHT + 1) - 1), width // (per_line * (WIDTH + 1) - 1))
         if scale >= 1:
+            block = _block([letters[at : at + per_line] for at in range(0, len(letters), per_line)])
             return block.repeat(scale, 0).repeat(scale, 1)
     raise BadInput(f"{text!r:.40} does not fit into {height} x {width} pixels at 5 x 7 a letter; give a shorter text")
 

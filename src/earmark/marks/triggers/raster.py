@@ -12,7 +12,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SPAN", "TURN", "Canvas", "Colour", "Grid", "Mask", "Whole", "cosine", "sine"]
+__all__ = ["SPAN", "TURN", "Canvas", "Colours", "Grid", "Mask", "Whole", "cosine", "sine"]
 
 SPAN = 1024
 TURN = 64
@@ -21,7 +21,7 @@ _SINE = (0, 100, 200, 297, 392, 483, 569, 650, 724, 792, 851, 903, 946, 980, 100
 
 Whole = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-Colour = tuple[int, int, int]
+Colours = NDArray[np.int32]
 
 
 def sine(angle: int) -> int:
@@ -83,17 +83,16 @@ class Grid:
 
 @final
 class Canvas:
-    """A colour image under construction, with 4 x 4 sub-pixels a pixel (2 x 2 above 64 pixels a side)."""
+    """A colour image under construction, with 3 x 3 sub-pixels a pixel (2 x 2 above 64 pixels a side)."""
 
     def __init__(self, height: int, width: int) -> None:
-        self._fine = 4 if max(height, width) <= 64 else 2
+        self._fine = 3 if max(height, width) <= 64 else 2
         self.grid = Grid.of(height * self._fine, width * self._fine)
-        self._pixels = np.zeros((*self.grid.x.shape, 3), np.int64)
+        self._pixels = np.zeros((*self.grid.x.shape, 3), np.int32)
 
-    def paint(self, mask: Mask, colour: Colour | Whole, alpha: int = OPAQUE) -> None:
-        """Lay `colour`, one or one per sub-pixel, over what is there; alpha 0 is clear, 256 opaque."""
-        here = self._pixels[mask]
-        new = np.broadcast_to(np.asarray(colour, np.int64), self._pixels.shape)[mask]
+    def paint(self, mask: Mask, colours: Colours, alpha: int = OPAQUE) -> None:
+        """Lay colours, (3,) or one per sub-pixel, over what is there; alpha 0 is clear, 256 opaque."""
+        here, new = self._pixels[mask], colours if colours.ndim == 1 else colours[mask]
         self._pixels[mask] = here + (new - here) * alpha // OPAQUE
 
     def image(self) -> NDArray[np.uint8]:
