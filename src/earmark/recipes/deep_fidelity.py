@@ -145,7 +145,7 @@ SCALES: Mapping[str, Scale] = {
         triggers=100,
         host=HOST.but(epochs=5, milestones=(3, 4)),
         embed=Settings(epochs=20, steps_per_epoch=100, batch_size=16, triggers_per_batch=16),
-        scratch=HOST.but(epochs=3, milestones=(2,), triggers_per_batch=8),
+        scratch=HOST.but(epochs=2, milestones=(1,), triggers_per_batch=8),
         settings=("mnist_d2", "mnist_d3", "cifar10_resnet18_d64"),
         augment=False,
         patience=0,
@@ -160,7 +160,7 @@ SCALES: Mapping[str, Scale] = {
             "its noise to about 0.18 after normalisation); 16 triggers and 16 images per step (the paper: 4 and 32).",
             "Embedding by fine-tuning stops at the first 100 % of trigger accuracy, looked at every 100 steps, or "
             "after 2,000 steps; the paper trains 20 to 50 epochs and selects by hand.",
-            "From-scratch rows train 3 epochs at the host's rate with 8 triggers per batch.",
+            "From-scratch rows train 2 epochs at the host's rate with 8 triggers per batch.",
         ),
     ),
     "quick": Scale(
