@@ -87,8 +87,7 @@ class Backdoor:
             BadInput: a class without training images, or settings that do not fit the trigger set.
             Diverged: the loss stopped being finite.
         """
-        device = next(host.parameters()).device
-        anatomy = dissect(host, data.train.pixels[:1].to(device).float() / 255, self.head)
+        anatomy = dissect(host, data.train.pixels[:1], self.head)
         _carries(mark, data, anatomy.classes)
         model = self.start(host, anatomy, rng)
         triggers = Images(mark.images, mark.labels, mark.classes, "triggers")

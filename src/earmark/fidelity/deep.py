@@ -64,7 +64,7 @@ class DeepFidelity:
         same_size = ours.train.features.shape == theirs.train.features.shape
         pfl = penultimate_feature_loss(ours.train.features, theirs.train.features) if same_size else None
         scale = float(theirs.train.features.double().square().sum(dim=1).mean())
-        heads = (dissect(m, _example(m, data), self.head).linear(m) for m in (model, host))
+        heads = (dissect(m, data.train.pixels[:1], self.head).linear(m) for m in (model, host))
         return FidelityReport(
             val_acc=_accuracy(ours.test, data.test),
             trig_acc=None if self.mark is None else _trigger_accuracy(model, self.mark),
@@ -81,13 +81,9 @@ class DeepFidelity:
         )
 
     def _outputs(self, model: nn.Module, data: Data) -> Outputs:
-        anatomy = dissect(model, _example(model, data), self.head)
+        anatomy = dissect(model, data.train.pixels[:1], self.head)
         others = {name: predict(model, images) for name, images in self.others.items()}
         return Outputs(model, data, read_all(model, anatomy, data.train), predict(model, data.test), others)
-
-
-def _example(model: nn.Module, data: Data) -> Tensor:
-    return data.train.pixels[:1].to(next(model.parameters()).device).float() / 255
 
 
 def _accuracy(logits: Tensor, images: Images) -> float:

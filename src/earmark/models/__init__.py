@@ -1,7 +1,7 @@
 """Networks of the papers, and how to read any classifier: its mode, its head, its penultimate feature."""
 
 from earmark.models.anatomy import Anatomy, Reading, dissect, logits_of
-from earmark.models.modes import evaluating, frozen_batchnorm
+from earmark.models.modes import device_of, evaluating, frozen_batchnorm
 from earmark.models.plain import PlainCNN
 from earmark.models.restart import reinitialised
 from earmark.models.thin_resnet import ThinResNet18
@@ -15,6 +15,7 @@ __all__ = [
     "Reading",
     "ThinResNet18",
     "WideResNet",
+    "device_of",
     "dissect",
     "evaluating",
     "frozen_batchnorm",

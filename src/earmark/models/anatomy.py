@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark.errors import BadInput
-from earmark.models.modes import evaluating
+from earmark.models.modes import device_of, evaluating
 
 __all__ = ["Anatomy", "Reading", "dissect", "logits_of"]
 
@@ -83,19 +83,20 @@ class Anatomy:
 
 
 def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anatomy:
-    """Find the head of a classifier by running it once on `example`, images (N, C, H, W) in [0, 1].
+    """Find the head of a classifier by running it once on `example`.
 
     The head is the `nn.Linear` whose output is what the model returns; failing that (a softmax at the end, say) the
     only one with as many outputs as there are classes.
 
     Args:
         model: any classifier.
-        example: a batch that it takes; one image is enough.
+        example: images (N, C, H, W) that it takes, uint8 or float in [0, 1], on any device; one is enough.
         head: the name of the layer, to decide where the search cannot.
 
     Raises:
         BadInput: no layer, or more than one, fits; the message names the candidates.
     """
+    example = (example.float() / 255 if example.dtype == torch.uint8 else example).to(device_of(model))
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if head is not None and head not in linears:
         raise BadInput(f"no nn.Linear is named {head!r}; the model has {_names(linears)}")

@@ -1,14 +1,20 @@
-"""The mode a model runs in, changed for a while and restored exactly."""
+"""Where a model runs, and in which mode: changed for a while and restored exactly."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["evaluating", "frozen_batchnorm", "is_batchnorm"]
+__all__ = ["device_of", "evaluating", "frozen_batchnorm", "is_batchnorm"]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's first parameter; the CPU for a model without parameters."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def is_batchnorm(module: nn.Module) -> bool:

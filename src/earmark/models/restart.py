@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from earmark.models.modes import device_of
+
 __all__ = ["reinitialised"]
 
 
@@ -19,12 +21,11 @@ def reinitialised(model: nn.Module, rng: torch.Generator) -> nn.Module:
     should define `reset_parameters`.
     """
     seed = int(torch.randint(2**62, (), generator=rng))
-    home = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     fresh = copy.deepcopy(model).cpu()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
         _reset(fresh)
-    return fresh.to(home)
+    return fresh.to(device_of(model))
 
 
 def _reset(module: nn.Module) -> None:

@@ -416,7 +416,7 @@ class Bench:
     def _curves(self) -> dict[str, Callable[[nn.Module], float]]:
         """The metrics of Figure 6, on a thousand training images."""
         some = self.data.train.subset(torch.arange(min(1_000, len(self.data.train))))
-        anatomy = dissect(self.host, some.pixels[:1].float() / 255)
+        anatomy = dissect(self.host, some.pixels[:1])
         then = read_all(self.host, anatomy, some)
         return {
             "twl": lambda model: total_weight_loss(model, self.host) or 0.0,
@@ -469,7 +469,7 @@ class Bench:
     def _keep_cloud(self, row: Row, model: nn.Module) -> None:
         """Features, labels and prototypes of some training images, for the paper's Figures 1, 4 and 5."""
         some = self.data.train.subset(torch.arange(min(2_000, len(self.data.train))))
-        anatomy = dissect(model, some.pixels[:1].float() / 255)
+        anatomy = dissect(model, some.pixels[:1])
         cloud = {"features": read_all(model, anatomy, some).features, "labels": some.labels}
         save_tensors(
             self.folder / f"{row.slug}.cloud.safetensors", {**cloud, "prototypes": anatomy.linear(model).weight}

@@ -7,20 +7,15 @@ from torch import Tensor, nn
 
 from earmark.core import Images
 from earmark.errors import BadInput
-from earmark.models import Anatomy, Reading, evaluating, logits_of
+from earmark.models import Anatomy, Reading, device_of, evaluating, logits_of
 
 __all__ = ["accuracy", "answers", "predict", "read_all"]
-
-
-def _device(model: nn.Module) -> torch.device:
-    tensor = next(iter(model.parameters()), None)
-    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def predict(model: nn.Module, images: Images, batch_size: int = 256) -> Tensor:
     """Logits (N, K) for all images, float32 on the CPU."""
     with evaluating(model), torch.no_grad():
-        parts = [logits_of(model(batch)).float().cpu() for batch, _ in images.batches(batch_size, _device(model))]
+        parts = [logits_of(model(batch)).float().cpu() for batch, _ in images.batches(batch_size, device_of(model))]
     if not parts:
         raise BadInput(f"{images.name} holds no image; give at least one")
     return torch.cat(parts)
@@ -29,7 +24,7 @@ def predict(model: nn.Module, images: Images, batch_size: int = 256) -> Tensor:
 def read_all(model: nn.Module, anatomy: Anatomy, images: Images, batch_size: int = 256) -> Reading:
     """Penultimate features (N, d) and logits (N, K) for all images, float32 on the CPU."""
     with evaluating(model), torch.no_grad():
-        parts = [anatomy.read(model, batch) for batch, _ in images.batches(batch_size, _device(model))]
+        parts = [anatomy.read(model, batch) for batch, _ in images.batches(batch_size, device_of(model))]
     if not parts:
         raise BadInput(f"{images.name} holds no image; give at least one")
     return Reading(*(torch.cat([tensor.float().cpu() for tensor in column]) for column in zip(*parts, strict=True)))

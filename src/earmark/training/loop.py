@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from earmark.core import Images
 from earmark.errors import BadInput, Diverged
 from earmark.files import digest, model_digest
-from earmark.models import dissect, evaluating, frozen_batchnorm
+from earmark.models import device_of, dissect, evaluating, frozen_batchnorm
 from earmark.training.checkpoint import Checkpoint, Position, Saver
 from earmark.training.progress import Meter, meter
 from earmark.training.run import Run
@@ -77,10 +77,9 @@ def fit(
         Diverged: the loss stopped being finite; the last checkpoint is from before.
     """
     seed = int(torch.randint(2**62, (), generator=rng))
-    _check(data, terms, settings, triggers, host)
-    fabric = fabric or Fabric(accelerator=settings.torch_device().type, devices=1, precision=settings.precision)  # type: ignore[arg-type]
-    home = _device_of(model)
-    anatomy = dissect(model, _example(data, home), head)
+    _check(model, data, terms, settings, triggers, host)
+    fabric = fabric or _fabric(settings)
+    home, anatomy = device_of(model), dissect(model, data.pixels[:1], head)
     names = trainable(model, anatomy)
     fingerprint = _fingerprint(model, data, terms, settings, triggers, names, seed)
     with _only(model, names, settings):
@@ -186,10 +185,17 @@ def _keep_best(
 
 
 def _check(
-    data: Images, terms: Sequence[Term], settings: Settings, triggers: Images | None, host: nn.Module | None
+    model: nn.Module,
+    data: Images,
+    terms: Sequence[Term],
+    settings: Settings,
+    triggers: Images | None,
+    host: nn.Module | None,
 ) -> None:
     if not len(data):
         raise BadInput(f"{data.name} holds no image; give at least one")
+    if not list(model.parameters()):
+        raise BadInput("the model has no parameters; give a network that can learn")
     if not terms:
         raise BadInput("no loss term was given; give at least one")
     if host is None and any(term.needs_host for term in terms):
@@ -219,15 +225,10 @@ def _only(model: nn.Module, names: set[str], settings: Settings) -> Iterator[Non
             parameter.grad = None
 
 
-def _device_of(model: nn.Module) -> torch.device:
-    parameter = next(iter(model.parameters()), None)
-    if parameter is None:
-        raise BadInput("the model has no parameters; give a network that can learn")
-    return parameter.device
-
-
-def _example(data: Images, device: torch.device) -> Tensor:
-    return data.pixels[:1].to(device).float().div_(255)
+def _fabric(settings: Settings) -> Fabric:
+    device = settings.torch_device()
+    devices = [device.index] if ":" in str(device) else 1
+    return Fabric(accelerator=device.type, devices=devices, precision=settings.precision)  # type: ignore[arg-type]
 
 
 def _fingerprint(

@@ -19,7 +19,7 @@ from earmark.core import Data
 from earmark.errors import BadInput
 from earmark.marks import TriggerMint
 from earmark.marks.triggers.check import whole
-from earmark.models import logits_of
+from earmark.models import device_of, logits_of
 
 __all__ = ["AdversarialTriggers"]
 
@@ -73,7 +73,7 @@ class AdversarialTriggers(Forger):
         return Forgery(replace(wanted, images=images), start.key)
 
     def _moved(self, model: nn.Module, base: Tensor, labels: Tensor) -> Tensor:
-        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        device = device_of(model)
         x, labels = base.to(device).int(), labels.to(device)
         low, high = (x - self.epsilon).clamp(min=0), (x + self.epsilon).clamp(max=255)
         best, lead = x.clone(), torch.full((len(x),), -torch.inf, device=device)

@@ -57,6 +57,4 @@ def by_filter(layer: WeightLayer) -> Tensor:
 
 def head_of(model: nn.Module, data: Data, name: str | None = None) -> nn.Linear:
     """The layer that makes the logits: the one called `name`, or found by asking `model` one test image."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    example = data.test.pixels[:1].to(device).float().div_(255)
-    return dissect(model, example, name).linear(model)
+    return dissect(model, data.test.pixels[:1], name).linear(model)
