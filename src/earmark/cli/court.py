@@ -1,0 +1,157 @@
+"""What a judge does: test a suspect for a mark, and rule on claims. Statuses: 0 accepted, 1 rejected, 3 inconclusive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from torch import nn
+
+from earmark.cli import options
+from earmark.cli.networks import network
+from earmark.cli.output import show
+from earmark.cli.secrets import Minted
+from earmark.core import Verdict
+from earmark.errors import BadInput
+from earmark.evidence import Bundle, Case, Claim, Ruling, arbitrate
+from earmark.suspects import as_query
+from earmark.verify import SequentialTriggerTest, TriggerTest
+
+__all__ = ["STATUS", "judge", "verify"]
+
+STATUS: Final = {True: 0, False: 1, None: 3}
+"""The exit status of each decision; 2 is bad input, so no mistake of the caller reads as a verdict."""
+
+SuspectFile = Annotated[Path, typer.Argument(metavar="SUSPECT", help="The weights of the model that stands accused.")]
+Times = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--committed-before",
+        metavar="TIME",
+        help="When a source that the judge trusts had seen the claim, such as 2024-05-01T12:00:00Z; once per claim.",
+    ),
+]
+
+
+def verify(
+    suspect: SuspectFile,
+    mark: options.MarkFile,
+    alpha: options.Alpha = 1e-6,
+    sequential: Annotated[
+        bool, typer.Option("--sequential", help="Ask one trigger at a time and stop as soon as it is decided.")
+    ] = False,
+    model: options.ModelName = "plain",
+    model_set: options.ModelArguments = None,
+    as_json: options.Json = False,
+) -> None:
+    """Test a suspect for a mark: the owner's own check, before anything is opened to a judge.
+
+    Ends with status 0 if the mark is found, 1 if it is not, 3 if the mark's null allows no answer. It does not ask
+    whether the mark was minted or committed to; `earmark judge` does.
+    """
+    minted = Minted.open(mark)
+    accused = as_query(network(model, suspect, model_set, minted.mark))
+    test = SequentialTriggerTest(alpha=alpha) if sequential else TriggerTest(alpha=alpha)
+    verdict = test(accused, minted.mark)
+    show(as_json, {"suspect": suspect.name, "claimant": minted.name, **verdict.to_dict()}, str(verdict))
+    raise typer.Exit(STATUS[verdict.accepted])
+
+
+def judge(
+    suspect: SuspectFile,
+    claim: Annotated[list[Path], typer.Option("--claim", metavar="FILE", help="A claim; may be repeated.")],
+    evidence: Annotated[
+        list[Path], typer.Option("--evidence", metavar="DIR", help="The opened evidence of that claim.")
+    ],
+    released: Annotated[
+        list[Path] | None,
+        typer.Option("--released", metavar="FILE", help="The weights that a claim commits to; none, or one per claim."),
+    ] = None,
+    committed_before: Times = None,
+    known_since: Annotated[
+        str | None, typer.Option("--known-since", metavar="TIME", help="When the suspect first appeared.")
+    ] = None,
+    owner_public: Annotated[
+        str | None, typer.Option("--owner-public", metavar="HEX", help="The public key that the first claim must have.")
+    ] = None,
+    alpha: options.Alpha = 1e-6,
+    model: options.ModelName = "plain",
+    model_set: options.ModelArguments = None,
+    as_json: options.Json = False,
+) -> None:
+    """Rule on a claim, or between several: signature, commitment, minting, time, then the suspect.
+
+    Without --committed-before and --known-since, p is multiplied by 2^64 for the keys that may have been tried in
+    secret. With several claims, the options --evidence, --released and --committed-before go with them in their order,
+    and --released lets the judge see whose mark was there first. Ends with the status of the first claim: 0 accepted,
+    1 rejected, 3 inconclusive.
+    """
+    _same_number(claim, evidence=evidence, released=released, committed_before=committed_before)
+    claims, bundles = [Claim.read(path) for path in claim], [Bundle.read(path) for path in evidence]
+    shown: list[nn.Module | None] = [None for _ in claim]
+    if released:
+        shown = [network(model, path, model_set, b.mark) for path, b in zip(released, bundles, strict=True)]
+    times = [moment(text) for text in committed_before] if committed_before else [None for _ in claim]
+    expected = [_public(owner_public), *(None for _ in claim[1:])]
+    names = _names(claims)
+    cases = [Case(*case) for case in zip(names, claims, bundles, times, shown, expected, strict=True)]
+    accused = network(model, suspect, model_set, bundles[0].mark)
+    since = None if known_since is None else moment(known_since)
+    rulings = arbitrate(cases, accused, alpha=alpha, suspect_known_since=since)
+    _tell(as_json, suspect, rulings)
+    raise typer.Exit(STATUS[rulings[0].verdict.accepted])
+
+
+def _tell(as_json: bool, suspect: Path, rulings: Sequence[Ruling]) -> None:
+    values = [{"suspect": suspect.name, "claimant": r.claimant, **r.verdict.to_dict()} for r in rulings]
+    value: Any = values if len(values) > 1 else values[0]
+    show(as_json, value, *(f"{r.claimant}: {_words(r.verdict)}" for r in rulings))
+
+
+def _words(verdict: Verdict) -> str:
+    return f"{verdict}, decided at the step {verdict.details['step']!r}"
+
+
+def _same_number(claims: Sequence[Path], **options: Sequence[object] | None) -> None:
+    wrong = [
+        f"--{name.replace('_', '-')} {len(given)} times"
+        for name, given in options.items()
+        if given is not None and len(given) != len(claims)
+    ]
+    if wrong:
+        raise BadInput(f"--claim is given {len(claims)} times but {' and '.join(wrong)}; give one for each claim")
+
+
+def _names(claims: Sequence[Claim]) -> list[str]:
+    owners = [claim.owner for claim in claims]
+    return [owner if owners.count(owner) == 1 else f"{owner} ({at})" for at, owner in enumerate(owners, start=1)]
+
+
+def _public(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise BadInput(f"expected a public key as 64 hexadecimal digits, got {text[:80]!r}") from error
+
+
+def moment(text: str) -> datetime:
+    """A time with its zone.
+
+    >>> moment("2024-05-01T12:00:00Z").isoformat()
+    '2024-05-01T12:00:00+00:00'
+
+    Raises:
+        BadInput: no ISO 8601 time, or one without a zone.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput(f"expected a time such as 2024-05-01T12:00:00Z, got {text[:80]!r}") from error
+    if found.tzinfo is None:
+        raise BadInput(f"the time {text} has no zone; write {text}Z for UTC")
+    return found

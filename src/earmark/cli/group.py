@@ -1,0 +1,74 @@
+"""What all commands share: one line per error, exit statuses, suggestions for mistyped names."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, cast, final
+
+import typer
+from typer.core import TyperGroup
+
+from earmark.errors import EarmarkError, unknown_name
+
+__all__ = ["BAD_INPUT", "CRASHED", "INTERRUPTED", "Commands", "example"]
+
+BAD_INPUT, CRASHED, INTERRUPTED = 2, 70, 130
+UsageFault = cast(type[Exception], typer.BadParameter.__mro__[2])
+"""The base of all usage errors. Some releases of Typer bring their own click: this is the name that all of them have."""
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Commands(TyperGroup):
+    """A group of commands. Bad input ends in one line on standard error and status 2, never in a traceback.
+
+    An error of earmark's own (a bug) has its traceback and status 70, so that status 1 is always a verdict.
+    """
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
+        """Run the command in `args`, or the program's own arguments, and leave with its status."""
+        arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+        extra["standalone_mode"] = False
+        try:
+            status = super().main(arguments, *rest, **extra)
+        except (EarmarkError, OSError, UsageFault, typer.Abort, KeyboardInterrupt) as error:
+            status = _reported(error)
+        except Exception:
+            log.exception("earmark failed; this is a bug")
+            status = CRASHED
+        if status == INTERRUPTED:
+            typer.echo("earmark: interrupted; a long command goes on where it was when it is started again", err=True)
+        sys.exit(status if isinstance(status, int) else 0)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that `args` begin with; an unknown one is an error that names the nearest."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise unknown_name("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+def _reported(error: BaseException) -> int:
+    if isinstance(error, typer.Abort | KeyboardInterrupt):
+        return INTERRUPTED
+    typer.echo(f"earmark: error: {' '.join(_sentence(error).split())}", err=True)
+    return BAD_INPUT
+
+
+def _sentence(error: BaseException) -> str:
+    context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
+    if option is not None and hasattr(error, "possibilities"):
+        known = [name for parameter in context.command.params for name in parameter.opts] if context else []
+        return str(unknown_name("option", option, [*(name for name in known if name.startswith("-")), "--help"]))
+    if not isinstance(error, UsageFault):
+        return str(error)
+    words = str(cast(Any, error).format_message())
+    command = "" if context is None else f"; see {context.command_path} --help"
+    return words[:1].lower() + words[1:].rstrip(".") + command
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help: an example to copy."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)

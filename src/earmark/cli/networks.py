@@ -1,0 +1,81 @@
+"""Models on the command line: what builds the network, the file that fills it, and whether both fit the task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from earmark.cli.settings import pairs, value_of
+from earmark.errors import BadInput, unknown_name
+from earmark.files import save_tensors, state_tensors
+from earmark.models import evaluating, logits_of
+from earmark.suspects import load_model
+from earmark.training import Settings
+
+__all__ = ["Task", "fitting", "network", "save_network"]
+
+
+class Task(Protocol):
+    """What a model must take and answer; data and marks both say it."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def classes(self) -> int: ...
+
+
+NETWORKS: Mapping[str, tuple[str, Callable[[Task], Mapping[str, Any]]]] = {
+    "plain": ("earmark.models:PlainCNN", lambda task: {"shape": task.shape, "classes": task.classes}),
+    "thin-resnet18": (
+        "earmark.models:ThinResNet18",
+        lambda task: {"classes": task.classes, "channels": task.shape[0]},
+    ),
+    "wide-resnet": ("earmark.models:WideResNet", lambda task: {"classes": task.classes, "channels": task.shape[0]}),
+}
+"""Networks that come with earmark: the function, and its arguments as far as the task gives them."""
+
+
+def network(name: str, weights: Path | None, arguments: Sequence[str] | None, task: Task) -> nn.Module:
+    """The model `name` with its `weights`, on the GPU if there is one.
+
+    Raises:
+        BadInput: an unknown name, or what `suspects.load_model` refuses.
+    """
+    if ":" not in name and name not in NETWORKS:
+        raise unknown_name("network", name, [*NETWORKS, "package.module:function", "file.py:function"])
+    function, known = NETWORKS.get(name, (name, lambda _: {}))
+    given = {argument: value_of(text) for argument, text in pairs(arguments, "--model-set").items()}
+    try:
+        model = load_model(function, weights, **{**known(task), **given})
+    except BadInput as error:
+        raise BadInput(f"{error} (--model {name})") from error
+    return model.to(Settings().torch_device())
+
+
+def fitting(model: nn.Module, task: Task, what: str) -> nn.Module:
+    """`model`, if it answers images of the task with one score per class.
+
+    Raises:
+        BadInput: it fails on such an image, or has another number of classes.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    try:
+        with evaluating(model), torch.no_grad():
+            scores = logits_of(model(torch.full((2, *task.shape), 0.5, device=device)))
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise BadInput(f"{what} cannot take images {task.shape}: {type(error).__name__}: {error}") from error
+    if scores.ndim != 2 or scores.shape[1] != task.classes:
+        raise BadInput(
+            f"{what} answers with {tuple(scores.shape[1:])} scores an image, expected {task.classes}, "
+            "one for each class of the data"
+        )
+    return model
+
+
+def save_network(path: Path, model: nn.Module) -> None:
+    """The model's state dict as safetensors."""
+    save_tensors(path, state_tensors(model))

@@ -1,0 +1,208 @@
+"""What an owner does before release: train, mint, embed, commit."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+
+from earmark.cli import options
+from earmark.cli.networks import fitting, network, save_network
+from earmark.cli.output import new_file, new_folder, note, show
+from earmark.cli.secrets import Minted, open_key
+from earmark.cli.settings import Form
+from earmark.core import Data, rng
+from earmark.data import CropFlip, open_data
+from earmark.embed import METHODS, Backdoor, method
+from earmark.errors import unknown_name
+from earmark.evidence import commit
+from earmark.files import model_digest
+from earmark.marks import MINTS, TriggerMint, TriggerSet
+from earmark.stats import critical_count
+from earmark.training import HOST, Checkpoint, Settings, accuracy, train_host
+from earmark.verify import TriggerTest
+
+__all__ = ["beside", "commit_to", "embed", "embedding", "mint", "train"]
+
+EMBEDDING = ("enough", "head", "patience", "select", "watch")
+"""What a method takes beside its weights and the settings of its training run."""
+
+Augmented = Annotated[bool, typer.Option("--augment", help="Crop and flip training images at random.")]
+
+
+def train(
+    out: options.Out,
+    data: options.DataSource,
+    model: options.ModelName = "plain",
+    model_set: options.ModelArguments = None,
+    sets: options.Settings = None,
+    augment: Augmented = False,
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train a host: a model that is worth marking.
+
+    The epoch with the best test accuracy is kept. A run that was killed goes on from OUT.checkpoint when the same
+    command is given again. --set takes the settings of `earmark.training.Settings`.
+    """
+    settings = Form.of("settings of training", Settings).fill(sets, HOST.but)
+    images, out = open_data(data), new_file(out, force, ".safetensors")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = fitting(network(model, None, model_set, images), images, f"the network {model}")
+    checkpoint = beside(out)
+    view = CropFlip() if augment else None
+    host = train_host(fresh, images, rng(seed), settings, augment=view, checkpoint=Checkpoint(checkpoint))
+    value = {**_written(out, host, images, checkpoint), "settings": settings.to_dict()}
+    show(as_json, value, f"{out}: {100 * value['val_acc']:.2f} % of the test images right")
+
+
+def mint(
+    key: options.KeyFile,
+    name: Annotated[str, typer.Option("--name", help="The mark's name; its key is derived from the owner's by it.")],
+    data: options.DataSource,
+    out: options.Out,
+    kind: Annotated[str, typer.Option("--kind", help="noise, noise-chain, abstract, stamped or unrelated.")] = "noise",
+    count: Annotated[int, typer.Option("--count", metavar="N", help="How many triggers.")] = 100,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="SOURCE", help="Other data, for unrelated triggers.")
+    ] = None,
+    sets: options.Settings = None,
+    password_file: options.PasswordFile = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Derive a mark from the owner's key: secret triggers and the labels that a marked model will give them.
+
+    Everything in it follows from the key, the name and the settings, so there is nothing to seed. The file is secret
+    (mode 0600) and does not hold the key. --set takes the settings of the kind, such as std=0.3 or labels=not-true.
+    """
+    if kind not in MINTS:
+        raise unknown_name("kind of triggers", kind, MINTS)
+    given: dict[str, Any] = {"count": count}
+    images = open_data(data)
+    if source is not None and kind == "unrelated":
+        given["source"] = open_data(source).train
+    form = Form.of(f"settings of {kind} triggers", MINTS[kind], without=("count", "source"))
+    make: TriggerMint = form.fill(sets, lambda **values: MINTS[kind](**given, **values))
+    out = new_file(out, force, ".safetensors")
+    mark = make(open_key(key, password_file).mark_key(name), None, images)
+    Minted(name, mark).save(out)
+    show(as_json, {"out": str(out), **about(name, mark)}, f"{out}: {len(mark)} triggers. {mark.null.words}")
+
+
+def embed(
+    host: Annotated[Path, typer.Option("--host", metavar="FILE", help="The weights of the model to mark.")],
+    mark: options.MarkFile,
+    data: options.DataSource,
+    out: options.Out,
+    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "fixll+pfl",
+    model: options.ModelName = "plain",
+    model_set: options.ModelArguments = None,
+    sets: options.Settings = None,
+    augment: Augmented = False,
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Hide a mark in a copy of a model.
+
+    A run that was killed goes on from OUT.checkpoint when the same command is given again. --set takes the method's
+    weight (alpha, beta, gamma), the settings of training, and enough, patience, select, watch, head.
+    """
+    out = new_file(out, force, ".safetensors")
+    form, build = embedding(method, checkpoint=beside(out), augment=CropFlip() if augment else None)
+    backdoor = form.fill(sets, build)
+    minted, images = Minted.open(mark), open_data(data)
+    unmarked = fitting(network(model, host, model_set, images), images, str(host))
+    marked = backdoor(unmarked, minted.mark, images, rng(seed))
+    value = {**_written(out, marked, images, beside(out)), "method": method, "settings": backdoor.settings.to_dict()}
+    verdict = TriggerTest()(marked, minted.mark)
+    value["trig_acc"] = verdict.statistic / verdict.n
+    if not verdict.accepted:
+        note(f"the mark is not in the model ({verdict.reason}); train longer, or with more triggers per batch")
+    found = f"{verdict.statistic:g} of {verdict.n} triggers and {100 * value['val_acc']:.2f} % of the test images right"
+    show(as_json, value, f"{out}: {found}")
+
+
+def commit_to(
+    key: options.KeyFile,
+    mark: options.MarkFile,
+    marked: Annotated[Path, typer.Option("--marked", metavar="FILE", help="The weights that will be released.")],
+    out: options.Out,
+    host: Annotated[Path | None, typer.Option("--host", metavar="FILE", help="The weights before marking.")] = None,
+    owner: Annotated[str | None, typer.Option("--owner", metavar="NAME", help="The name to show people.")] = None,
+    scheme: Annotated[str, typer.Option("--scheme", help="The scheme's name in the claim.")] = "deep-fidelity",
+    alpha: options.Alpha = 1e-6,
+    model: options.ModelName = "plain",
+    model_set: options.ModelArguments = None,
+    password_file: options.PasswordFile = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write OUT/claim.json, to publish before the model is, and OUT/evidence/, to keep secret until a dispute.
+
+    OUT must not exist: a commitment is never overwritten.
+    """
+    minted = Minted.open(mark)
+    released = fitting(network(model, marked, model_set, minted.mark), minted.mark, str(marked))
+    before = None if host is None else network(model, host, model_set, minted.mark)
+    signer = open_key(key, password_file)
+    new_folder(out.parent)
+    claim, evidence = commit(
+        signer,
+        minted.mark,
+        signer.mark_key(minted.name),
+        name=minted.name,
+        host=before,
+        marked=released,
+        scheme=scheme,
+        out=out,
+        owner_name=owner,
+        alpha=alpha,
+    )
+    value = {"claim": str(claim), "evidence": str(evidence), "owner": signer.fingerprint, **about(minted.name, minted.mark)}
+    show(as_json, value, f"{claim}: publish it before the model", f"{evidence}: keep it secret until a dispute")
+
+
+def embedding(name: str, **given: Any) -> tuple[Form, Callable[..., Backdoor]]:
+    """The form of an embedding method's settings, and the function that they go to."""
+    if name not in METHODS:
+        raise unknown_name("embedding method", name, METHODS)
+    own = inspect.signature(METHODS[name]).parameters
+    backdoor = [field for field in inspect.signature(Backdoor).parameters if field not in EMBEDDING]
+
+    def build(**values: Any) -> Backdoor:
+        weights = {setting: values.pop(setting) for setting in list(values) if setting in own}
+        return method(name, **weights).but(**values, **given)
+
+    return Form.of(f"settings of {name}", METHODS[name], Backdoor, Settings, without=backdoor), build
+
+
+def about(name: str, mark: TriggerSet) -> dict[str, Any]:
+    """What anyone may know of a mark."""
+    needed = None if mark.null.rate is None else critical_count(len(mark), mark.null.rate, 1e-6)
+    return {
+        "mark": name,
+        "triggers": len(mark),
+        "shape": list(mark.shape),
+        "classes": mark.classes,
+        "null": {"basis": mark.null.basis, "rate": mark.null.rate},
+        "matches_needed": needed,
+    }
+
+
+def beside(out: Path) -> Path:
+    return out.with_name(f"{out.name}.checkpoint")
+
+
+def _written(out: Path, model: nn.Module, data: Data, checkpoint: Path) -> dict[str, Any]:
+    """Save the model, drop its checkpoint, and say what was written."""
+    save_network(out, model)
+    checkpoint.unlink(missing_ok=True)
+    return {"out": str(out), "digest": model_digest(model), "val_acc": accuracy(model, data.test)}

@@ -1,0 +1,97 @@
+"""Passwords and marks: what must not be seen on the command line, in a log, or by another user of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, final
+
+import typer
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from earmark.errors import BadInput
+from earmark.files import canonical_json, load_tensors, read_bytes, write_atomic
+from earmark.keys import OwnerKey
+from earmark.marks import TriggerSet, mark_from_parts
+
+__all__ = ["VARIABLE", "Minted", "open_key", "password"]
+
+VARIABLE: Final = "EARMARK_PASSWORD"
+FORMAT: Final = 1
+PASSWORD_LIMIT: Final = 4096
+
+
+def password(file: Path | None, new: bool = False) -> bytes:
+    """The key's password: the first line of `file`, else the environment variable, else asked for (twice if `new`).
+
+    Raises:
+        BadInput: an unreadable or empty file, or nobody there to ask.
+    """
+    if file is not None:
+        secret = read_bytes(file, PASSWORD_LIMIT).split(b"\n", 1)[0].rstrip(b"\r")
+        if not secret:
+            raise BadInput(f"{file} has an empty first line; write the password there")
+        return secret
+    if os.environ.get(VARIABLE):
+        return os.environb[VARIABLE.encode()]
+    try:
+        asked: str = typer.prompt("Password of the key", hide_input=True, confirmation_prompt=new, err=True)
+    except typer.Abort as error:
+        raise BadInput(f"no password was given; use the prompt, --password-file or {VARIABLE}") from error
+    return asked.encode()
+
+
+def open_key(path: Path, password_file: Path | None) -> OwnerKey:
+    """The owner's key in a file; that it is there is checked before anybody is asked for its password."""
+    if not path.is_file():
+        raise BadInput(f"{path} is not there; make a key with `earmark key new {path}`")
+    return OwnerKey.load(path, password(password_file))
+
+
+@final
+@dataclass(frozen=True)
+class Minted:
+    """A mark as `earmark mint` leaves it for `embed`, `verify` and `commit`: one safetensors file of mode 0600.
+
+    The key is not in it. Its metadata is JSON: the format, the name under which the owner derived the mark's key, and
+    the mark's kind and spec.
+    """
+
+    name: str
+    mark: TriggerSet = field(repr=False)
+
+    def save(self, path: Path) -> None:
+        """Write the file, readable by its owner alone."""
+        about = {"format": FORMAT, "name": self.name, "kind": self.mark.kind, "spec": self.mark.spec()}
+        tensors = {name: tensor.contiguous() for name, tensor in self.mark.tensors().items()}
+        write_atomic(path, save(tensors, {"earmark-mark": canonical_json(about).decode()}), mode=0o600)
+
+    @classmethod
+    def open(cls, path: Path) -> Minted:
+        """The mark in a file.
+
+        Raises:
+            BadInput: no such file, no mark in it, or a mark of another version.
+        """
+        tensors, about = load_tensors(path), _about(path)
+        if about.get("format") != FORMAT:
+            raise BadInput(f"{path}: mark format {about.get('format')!r:.20} is not known, this version reads {FORMAT}")
+        try:
+            mark = mark_from_parts(about["kind"], about["spec"], tensors)
+        except (KeyError, TypeError) as error:
+            raise BadInput(f"{path} holds a damaged mark; mint it again from its key") from error
+        if not isinstance(mark, TriggerSet):
+            raise BadInput(f"{path} holds a mark of kind {mark.kind!r}, expected triggers")
+        return cls(str(about["name"]), mark)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()["earmark-mark"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path} holds no mark; give the file that `earmark mint` wrote") from error
+    return about if isinstance(about, dict) else {}

@@ -1,0 +1,116 @@
+"""What others do to a model: remove its mark, or read a mark into it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from torch import nn
+
+from earmark.attacks import ATTACKS, FORGERIES, Forger, Overwrite, forger
+from earmark.attacks import attack as remover
+from earmark.cli import options
+from earmark.cli.networks import fitting, network, save_network
+from earmark.cli.output import new_file, new_folder, show
+from earmark.cli.owner import beside, embedding
+from earmark.cli.settings import Form
+from earmark.core import Data, Remove, rng
+from earmark.data import open_data
+from earmark.errors import unknown_name
+from earmark.evidence import commit
+from earmark.files import model_digest
+from earmark.keys import MarkKey, OwnerKey
+from earmark.marks import Noise, TriggerMint
+from earmark.training import accuracy
+
+__all__ = ["attack"]
+
+
+def attack(
+    name: Annotated[str, typer.Argument(help=f"{', '.join([*ATTACKS, *FORGERIES])}.")],
+    stolen: Annotated[Path, typer.Argument(help="The weights of the attacked model.", metavar="MODEL")],
+    data: options.DataSource,
+    out: options.Out,
+    model: options.ModelName = "plain",
+    model_set: options.ModelArguments = None,
+    sets: options.Settings = None,
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Attack a model.
+
+    A removal writes the attacked model to OUT. A forgery (adversarial, read-off, grind) leaves the model as it is and
+    writes the claim and the evidence that its forger would bring to a judge into the folder OUT. Keys of thieves and
+    forgers are throw-away and follow from the seed. --set takes the attack's settings; overwrite takes mint, method
+    and what `embed` takes, and goes on from OUT.checkpoint after it was killed.
+    """
+    if name not in ATTACKS and name not in FORGERIES:
+        raise unknown_name("attack", name, [*ATTACKS, *FORGERIES])
+    images = open_data(data)
+    if name in ATTACKS:
+        removal = _removal(name, sets, out, seed)
+        out = new_file(out, force, ".safetensors")
+        value = _removed(removal, _victim(model, stolen, model_set, images), images, out, seed)
+        found = f"{100 * value['val_acc']:.2f} % of the test images right"
+    else:
+        made: Forger = Form.of(f"settings of {name}", FORGERIES[name]).fill(sets, lambda **v: forger(name, **v))
+        value = _forged(made, _victim(model, stolen, model_set, images), images, out, seed)
+        found = "a forged claim and its evidence"
+    show(as_json, {"attack": name, **value}, f"{out}: {found}")
+
+
+def _victim(name: str, weights: Path, arguments: list[str] | None, data: Data) -> nn.Module:
+    return fitting(network(name, weights, arguments, data), data, str(weights))
+
+
+def _removal(name: str, sets: list[str] | None, out: Path, seed: int) -> Remove:
+    if ATTACKS[name] is Overwrite:
+        return _overwriting(sets, out, seed)
+    built: Remove = Form.of(f"settings of {name}", ATTACKS[name]).fill(sets, lambda **values: remover(name, **values))
+    return built
+
+
+def _overwriting(sets: list[str] | None, out: Path, seed: int) -> Remove:
+    """A thief who marks the stolen model with a key of his own; `mint` and `method` are settings like the others."""
+    chosen = [text.removeprefix("method=") for text in sets or () if text.startswith("method=")]
+    form, build = embedding(chosen[0] if chosen else "fixll+pfl", checkpoint=beside(out))
+    types = {**form.types, "mint": TriggerMint, "method": str}
+    key = MarkKey(hashlib.sha256(b"earmark/thief/%d" % seed).digest())
+
+    def overwrite(mint: TriggerMint | None = None, method: str = "", **values: Any) -> Remove:
+        return Overwrite(mint or Noise(), build(**values), key)
+
+    return Form("settings of overwrite", types).fill(sets, overwrite)
+
+
+def _removed(removal: Remove, stolen: nn.Module, data: Data, out: Path, seed: int) -> dict[str, Any]:
+    attacked = removal(stolen, data, rng(seed))
+    save_network(out, attacked)
+    beside(out).unlink(missing_ok=True)
+    return {
+        "out": str(out),
+        "digest": model_digest(attacked),
+        "val_acc_before": accuracy(stolen, data.test),
+        "val_acc": accuracy(attacked, data.test),
+    }
+
+
+def _forged(forge: Forger, stolen: nn.Module, data: Data, out: Path, seed: int) -> dict[str, Any]:
+    new_folder(out.parent)
+    forgery = forge.forge(stolen, data, rng(seed))
+    claim, evidence = commit(
+        OwnerKey.generate(),
+        forgery.mark,
+        forgery.key,
+        name="forged",
+        host=None,
+        marked=stolen,
+        scheme="deep-fidelity",
+        out=out,
+        owner_name="forger",
+        check=False,
+    )
+    return {"claim": str(claim), "evidence": str(evidence)}

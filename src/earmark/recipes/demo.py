@@ -1,0 +1,257 @@
+"""A story on scikit-learn's digits, from an owner's key to a judge's verdicts. Read it from top to bottom.
+
+An owner marks a classifier, commits to the mark and releases the model. Thieves copy and change it, one of them marks
+his copy again and claims it; a forger reads triggers off the released model; somebody innocent trains a model of his
+own. A judge, who keeps a log of when he first saw each claim and each suspect, rules on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, final
+
+import torch
+from torch import nn
+
+from earmark.attacks import AdversarialTriggers, Overwrite, attack
+from earmark.core import Data, FidelityReport, Verdict, rng
+from earmark.data import corrupted, digits, ood
+from earmark.embed import fixll_pfl
+from earmark.evidence import Case, arbitrate, commit, judge
+from earmark.fidelity import DeepFidelity
+from earmark.files import save_tensors, state_tensors
+from earmark.keys import OwnerKey
+from earmark.marks import Noise, TriggerSet
+from earmark.models import PlainCNN
+from earmark.schemes import deep_fidelity
+from earmark.stats import required_triggers
+from earmark.training import HOST, Record, accuracy, train_host
+
+__all__ = ["ALPHA", "CLAIMANTS", "KEPT", "Story", "Trial", "tell"]
+
+ALPHA: Final = 1e-6
+KEPT: Final = 0.05
+"""A stolen copy is worth stealing while it stays within this much of the host's accuracy: the copies that must be won."""
+CLAIMANTS = OWNER, THIEF, FORGER = "owner", "thief", "forger"
+
+
+@final
+@dataclass(frozen=True)
+class Trial:
+    """One claim on one suspect.
+
+    Attributes:
+        suspect: what became of the model.
+        claimant: owner, thief or forger.
+        verdict: the judge's.
+        accuracy: the suspect's share of test images answered correctly.
+        wanted: what the verdict has to be; None where either will do, a copy that lost its accuracy.
+    """
+
+    suspect: str
+    claimant: str
+    verdict: Verdict
+    accuracy: float
+    wanted: bool | None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Story:
+    """All that a report of it needs.
+
+    Attributes:
+        data: the digits.
+        host, marked: the model before and after.
+        mark: the owner's triggers; throw-away, so they may be shown.
+        fidelity: how far `marked` stands from `host`.
+        history: trigger and validation accuracy after each epoch of embedding.
+        forgery: the plain trigger test's verdict on the forger's triggers.
+        trials: every claim and its verdict.
+        needed: how many triggers it takes to convict, all but surely, a copy that still answers 40 % of them.
+    """
+
+    data: Data
+    host: nn.Module
+    marked: nn.Module
+    mark: TriggerSet
+    fidelity: FidelityReport
+    history: Sequence[Record]
+    forgery: Verdict
+    trials: Sequence[Trial]
+    needed: int
+
+    @property
+    def faults(self) -> list[str]:
+        """The verdicts that are not as they have to be; none where the true owner won and everybody else lost."""
+        return [
+            f"{trial.claimant} on the {trial.suspect}: {trial.verdict.word}"
+            for trial in self.trials
+            if trial.wanted is not None and trial.verdict.accepted is not trial.wanted
+        ]
+
+
+@final
+@dataclass
+class _Judge:
+    """Keeps the times at which claims and suspects were first seen, and rules by them."""
+
+    data: Data
+    threshold: float
+    seen: dict[str, datetime] = field(default_factory=dict)
+    claims: dict[str, tuple[Path, Path]] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
+
+    def log(self, what: str) -> None:
+        self.seen[what] = datetime.now(UTC)
+
+    def file(self, claimant: str, files: tuple[Path, Path]) -> None:
+        self.claims[claimant] = files
+        self.log(claimant)
+
+    def rule(self, name: str, suspect: nn.Module, claimant: str, stolen: bool) -> None:
+        """One claim on one suspect."""
+        verdict = judge(
+            *self.claims[claimant],
+            suspect,
+            alpha=ALPHA,
+            committed_before=self.seen[claimant],
+            suspect_known_since=self.seen[name],
+        )
+        self._enter(name, suspect, claimant, verdict, stolen)
+
+    def rule_between(self, name: str, suspect: nn.Module, released: Mapping[str, nn.Module], owner: str) -> None:
+        """Several claims on one suspect, each with the model that it commits to."""
+        cases = [Case(who, *self.claims[who], self.seen[who], model) for who, model in released.items()]
+        for ruling in arbitrate(cases, suspect, alpha=ALPHA, suspect_known_since=self.seen[name]):
+            self._enter(name, suspect, ruling.claimant, ruling.verdict, stolen=ruling.claimant == owner)
+
+    def _enter(self, name: str, suspect: nn.Module, claimant: str, verdict: Verdict, stolen: bool) -> None:
+        share = accuracy(suspect, self.data.test)
+        wanted = None if stolen and share < self.threshold else stolen
+        self.trials.append(Trial(name, claimant, verdict, share, wanted))
+
+
+def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: None) -> Story:
+    """Live through the story; models, claims and evidence are left in `out`, `say` hears each chapter's title.
+
+    Training follows from `seed`; keys are new each time, as keys must be, so the triggers differ from run to run.
+    """
+    say("The owner trains a host on handwritten digits")
+    data = digits()
+    host = train_host(_network(data, seed), data, rng(seed), HOST.but(epochs=12, milestones=(8,)))
+    court = _Judge(data, threshold=accuracy(host, data.test) - KEPT)
+
+    say("The owner mints 100 noise triggers from a secret key")
+    needed = required_triggers(1 / data.classes, surviving=0.4, alpha=ALPHA, power=0.999)
+    history: list[Record] = []
+    hiding = fixll_pfl().but(lr=1e-3, epochs=60, triggers_per_batch=16, enough=1.0, patience=3)
+    scheme = deep_fidelity(Noise(count=max(100, needed)), hiding.but(on_epoch=history.append), ALPHA)
+    owner = OwnerKey.generate()
+    key = owner.mark_key("spring release")
+    mark = scheme.mint(key, host, data)
+
+    say("The owner hides them in a copy of the host (FixLL+PFL)")
+    marked = scheme.embed(host, mark, data, rng(seed + 1))
+
+    say("The owner commits: a public claim, secret evidence")
+    claimed = commit(
+        owner,
+        mark,
+        key,
+        name="spring release",
+        host=host,
+        marked=marked,
+        scheme=scheme.name,
+        out=out / OWNER,
+        owner_name=OWNER,
+        alpha=ALPHA,
+    )
+    court.file(OWNER, claimed)
+    court.log("released model")
+
+    say("Anyone may measure what marking changed")
+    strange = {"corrupted": corrupted(data.test, "gaussian-noise", 3, rng(seed)), "ood": ood(data.test, rng(seed))}
+    fidelity = DeepFidelity(mark, strange)(marked, host, data)
+
+    say("Thieves copy the released model and change it")
+    copies: dict[str, nn.Module] = {"released model": marked}
+    for name, change in {
+        "fine-tuned copy": attack("fine-tune-ftal"),
+        "copy, 20 % pruned": attack("prune-global", share=0.2),
+        "copy, 90 % pruned": attack("prune-global", share=0.9),
+        "half-precision copy": attack("half"),
+        "int8 copy": attack("int8"),
+    }.items():
+        copies[name] = change(marked, data, rng(seed + 2))
+        court.log(name)
+
+    say("One thief marks his copy again, by the same scheme, and claims it")
+    thief = OwnerKey.generate()
+    own_key = thief.mark_key("my model")
+    again = Overwrite(scheme.mint, hiding, own_key)
+    overwritten = again(marked, data, rng(seed + 3))
+    court.file(
+        THIEF,
+        commit(
+            thief,
+            again.mark(marked, data),
+            own_key,
+            name="my model",
+            host=None,
+            marked=overwritten,
+            scheme=scheme.name,
+            out=out / THIEF,
+            owner_name=THIEF,
+        ),
+    )
+    court.log("overwritten copy")
+
+    say("A forger optimises triggers on the released model, without changing it")
+    forged = AdversarialTriggers(pose_as=Noise(count=len(mark))).forge(marked, data, rng(seed + 4))
+    court.file(
+        FORGER,
+        commit(
+            OwnerKey.generate(),
+            forged.mark,
+            forged.key,
+            name="my triggers",
+            host=None,
+            marked=marked,
+            scheme=scheme.name,
+            out=out / FORGER,
+            owner_name=FORGER,
+            check=False,
+        ),
+    )
+
+    say("Somebody innocent trains a model of his own")
+    innocent = train_host(_network(data, seed + 5), data, rng(seed + 5), HOST.but(epochs=12, milestones=(8,)))
+    court.log("innocent model")
+
+    say("The judge rules")
+    for name, copy in copies.items():
+        court.rule(name, copy, OWNER, stolen=True)
+    court.rule_between("overwritten copy", overwritten, {OWNER: marked, THIEF: overwritten}, owner=OWNER)
+    court.rule("released model", marked, THIEF, stolen=False)
+    court.rule("released model", marked, FORGER, stolen=False)
+    court.rule("innocent model", innocent, OWNER, stolen=False)
+
+    models = {"host": host, **copies, "overwritten copy": overwritten, "innocent model": innocent}
+    for name, model in models.items():
+        save_tensors(out / f"{_slug(name)}.safetensors", state_tensors(model))
+    plain = scheme.verify(marked, forged.mark)
+    return Story(data, host, marked, mark, fidelity, history, plain, court.trials, needed)
+
+
+def _network(data: Data, seed: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return PlainCNN(data.shape, data.classes)
+
+
+def _slug(name: str) -> str:
+    return "-".join(name.replace(" %", "").replace(",", "").split())
