@@ -1,0 +1,163 @@
+"""What is timed: the library's own embedding step, and the plain steps and forwards that are its floor."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import count
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from earmark.core import Data, Images, rng
+from earmark.data.augment import CropFlip
+from earmark.embed import Backdoor, fixll, fixll_pfl, fixll_spl, ftal
+from earmark.keys import MarkKey
+from earmark.marks import Noise, TriggerSet
+from earmark.models import ThinResNet18, dissect, frozen_batchnorm, normalised, reinitialised
+from earmark.suspects import as_query
+from earmark.training.run import Run
+from earmark.verify import TriggerTest
+
+__all__ = [
+    "BATCH",
+    "METHODS",
+    "TRIGGERS_PER_BATCH",
+    "Case",
+    "EmbeddingStep",
+    "data",
+    "forward_of_triggers",
+    "host",
+    "mark",
+    "mint",
+    "plain_step",
+    "verification",
+]
+
+Case = Callable[[], object]
+METHODS: dict[str, Callable[[], Backdoor]] = {
+    "FTAL": ftal,
+    "FixLL": fixll,
+    "FixLL+PFL": fixll_pfl,
+    "FixLL+SPL": fixll_spl,
+}
+BATCH, TRIGGERS_PER_BATCH, TRIGGERS = 32, 4, 100
+
+
+def data(images: int = 1024) -> Data:
+    """Random images of MNIST's shape: their content changes no timing."""
+    generator = rng(0)
+    pixels = torch.randint(0, 256, (images, 1, 28, 28), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, 10, (images,), generator=generator)
+    train = Images(pixels, labels, 10, "random")
+    return Data(train, train.subset(torch.arange(min(images, 256))))
+
+
+def host(device: torch.device) -> nn.Module:
+    """The paper's network for MNIST with d = 2 (Hua & Teoh 2023, Table 3)."""
+    net = normalised(ThinResNet18(10, features=2), [0.1307], [0.3081], channels=3)
+    return reinitialised(net, rng(0)).to(device)
+
+
+def mark() -> TriggerSet:
+    """A hundred noise triggers."""
+    return Noise(count=TRIGGERS)(MarkKey(bytes(32)), None, data(256))
+
+
+def mint(channels: int, size: int) -> Case:
+    """Minting a hundred noise triggers of this shape."""
+    pixels = torch.zeros(2, channels, size, size, dtype=torch.uint8)
+    images = Images(pixels, torch.arange(2), 10, "zeros")
+    return lambda: Noise(count=TRIGGERS)(MarkKey(bytes(32)), None, Data(images, images))
+
+
+def plain_step(device: torch.device, *, batchnorm: str = "frozen", channels_last: bool = True) -> Case:
+    """Forward, backward and update on one fixed batch, as many images as an embedding step has; nothing else."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = host(device).to(memory_format=layout)  # type: ignore[call-overload]
+    model.train(batchnorm == "train")
+    for layer in model.modules():
+        if batchnorm == "frozen" and isinstance(layer, nn.BatchNorm2d):
+            layer.requires_grad_(False)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
+    some = data(BATCH + TRIGGERS_PER_BATCH).train
+    images = (some.pixels.to(device).float() / 255).contiguous(memory_format=layout)
+    labels = some.labels.to(device)
+
+    def step() -> Tensor:
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss
+
+    return step
+
+
+class EmbeddingStep:
+    """The step that `training.fit` repeats, on the run that `fit` would make.
+
+    Args:
+        method: whose terms and trainable set.
+        device: where it runs.
+        cached: whether the host's outputs may be looked up; augmentation forbids it.
+        channels_last: the memory layout.
+        images: how many training images lie on the device.
+    """
+
+    def __init__(
+        self,
+        method: Backdoor,
+        device: torch.device,
+        *,
+        cached: bool = True,
+        channels_last: bool = True,
+        images: int = 1024,
+    ) -> None:
+        start, train, secret = host(device), data(images).train, mark()
+        model = copy.deepcopy(start).eval()
+        anatomy = dissect(model, train.pixels[:1].to(device).float() / 255)
+        names = method.trainable(model, anatomy)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in names)
+        self._held = ExitStack()
+        self._held.enter_context(frozen_batchnorm(model))
+        self._run = Run(
+            model=model,
+            data=train,
+            terms=method.terms,
+            settings=method.settings.but(
+                batch_size=BATCH, triggers_per_batch=TRIGGERS_PER_BATCH, channels_last=channels_last
+            ),
+            seed=0,
+            triggers=Images(secret.images, secret.labels, secret.classes, "triggers"),
+            host=start,
+            augment=None if cached else CropFlip(),
+            anatomy=anatomy,
+            fabric=Fabric(accelerator=device.type, devices=1),
+        )
+        self._order, self._numbers = self._run.feed.order(0), count()
+
+    def __call__(self) -> Tensor:
+        return self._run.step(self._order, 0, next(self._numbers) % self._run.feed.steps_per_epoch)
+
+
+def verification(device: torch.device) -> Case:
+    """The test of a hundred triggers on a module, from uint8 triggers to the verdict."""
+    suspect, secret, test = as_query(host(device)), mark(), TriggerTest()
+    return lambda: test(suspect, secret)
+
+
+def forward_of_triggers(device: torch.device) -> Case:
+    """One forward pass of a hundred images that lie ready on the device."""
+    model, images = host(device).eval(), mark().images.to(device).float() / 255
+
+    def forward() -> Tensor:
+        with torch.inference_mode():
+            scores: Tensor = model(images)
+        return scores
+
+    return forward
