@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from cryptography.x509 import Certificate
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.x509 import Certificate, DuplicateExtension, InvalidVersion
 
 from earmark.errors import BadInput, Tampered
 from earmark.evidence.claim import Claim
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from rfc3161_client import TimeStampResponse
 
 __all__ = ["stamp_request", "stamped_time"]
+
+MALFORMED = (ValueError, TypeError, OverflowError, DuplicateExtension, InvalidVersion, UnsupportedAlgorithm)
+"""What a broken token makes its parsers raise."""
 
 
 def stamp_request(message: bytes) -> bytes:
@@ -60,8 +64,8 @@ def stamped_time(claim: Claim, roots: Sequence[Certificate]) -> datetime:
         response = decode_timestamp_response(base64.b64decode(claim.timestamp))
         VerifierBuilder(roots=list(roots)).build().verify_message(response, claim.stamped_bytes())
         return _latest(response)
-    except (VerificationError, ValueError, TypeError) as error:
-        raise Tampered(f"the claim's time-stamp token does not hold: {error}") from error
+    except (VerificationError, *MALFORMED) as error:
+        raise Tampered(f"the claim's time-stamp token does not hold: {str(error)[:200]}") from error
 
 
 def _latest(response: TimeStampResponse) -> datetime:
