@@ -237,7 +237,10 @@ HOST_ROW = Row("Host", None)
 
 
 def _all_methods() -> list[Row]:
-    return [HOST_ROW, *(Row(label, name) for name, label in LABELS.items())]
+    """Every method at the paper's weights, and two that the trade-off of Figure 7 makes worth a row of their own."""
+    lighter = Row("FixLL+SPL, gamma = 100", "fixll+spl", {"gamma": 100.0})
+    heavier = Row("FixLL+PFL, beta = 0.1", "fixll+pfl", {"beta": 0.1})
+    return [HOST_ROW, *(Row(label, name) for name, label in LABELS.items()), lighter, heavier]
 
 
 def _table6() -> list[Row]:
