@@ -113,6 +113,19 @@ def test_an_alpha_that_is_no_probability_is_refused(alpha: float) -> None:
         judge(CLAIM, BUNDLE, innocent, alpha=alpha)
 
 
+def test_a_public_key_of_another_length_is_refused() -> None:
+    with pytest.raises(BadInput, match="32 bytes"):
+        judge(CLAIM, BUNDLE, innocent, owner_public=OWNER.public[:31])
+
+
+def test_a_lost_connection_is_no_verdict() -> None:
+    def lost(images: Tensor) -> Tensor:
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError):
+        judge(CLAIM, BUNDLE, lost)
+
+
 def test_an_owner_is_held_to_the_alpha_of_his_claim() -> None:
     strict = claim_of(OWNER, BUNDLE, host=None, marked=nn.Flatten(), alpha=1e-30, time=NOW)
     suspect = remembers(MARK, 20)

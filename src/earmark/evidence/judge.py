@@ -56,11 +56,14 @@ def judge(
     Raises:
         Tampered: a file is not as it was written; the message names it.
         BadInput: a file is not of the format, or an argument is out of range (a time without its time zone, say).
+        OSError, MemoryError: as the suspect raised them; a lost connection is no verdict.
     """
     claim = claim if isinstance(claim, Claim) else Claim.read(claim)
     bundle = evidence if isinstance(evidence, Bundle) else Bundle.read(evidence)
     if not 0 < alpha < 1:
         raise BadInput(f"alpha: expected a probability strictly between 0 and 1, got {alpha}")
+    if owner_public is not None and len(owner_public) != 32:
+        raise BadInput(f"owner_public: expected the 32 bytes of an Ed25519 public key, got {len(owner_public)}")
     alpha, bits = min(alpha, claim.parameters.alpha), grinding_bits(committed_before, suspect_known_since)
     for step, fault in _faults(claim, bundle, owner_public, committed_before):
         if fault is not None:
