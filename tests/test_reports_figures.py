@@ -19,6 +19,7 @@ from torch import Tensor
 
 from earmark.core import rng
 from earmark.errors import BadInput
+from earmark.files import save_tensors
 from earmark.reports import Ruling
 from earmark.reports.figures import (
     Panel,
@@ -26,6 +27,7 @@ from earmark.reports.figures import (
     contact_sheet,
     evidence_plot,
     feature_clouds,
+    of_reproduction,
     save,
     to_png,
     to_svg,
@@ -166,6 +168,44 @@ def test_contact_sheet_shows_the_pixels_and_the_labels() -> None:
     assert [axes.get_title() for axes in shown] == [str(label) for label in range(7)]
     assert np.array_equal(np.asarray(shown[6].images[0].get_array()), images[6].permute(1, 2, 0).numpy())
     assert "(7 of 12)" in figure.get_suptitle()
+
+
+def reproduced(table: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    metrics = {"val_acc": {"ours": [99.0, 97.0]}, "trig_acc": {"ours": [100.0, None]}, "ave_pfl": {"ours": [4.0]}}
+    return {"table": table, "rows": [{"metrics": metrics, **row} for row in rows]}
+
+
+def test_a_table_is_drawn_from_its_cloud_files_of_the_hosts_dimension(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"method": "FTAL, never measured", "cloud": str(tmp_path / "gone.safetensors")}]
+    for panel in (cloud(2), cloud(2, seed=1, title="FTAL"), cloud(5, title="Fixed polytope")):
+        path = tmp_path / f"{panel.title}.safetensors"
+        assert panel.prototypes is not None
+        save_tensors(path, {"features": panel.features, "labels": panel.labels, "prototypes": panel.prototypes})
+        rows.append({"method": panel.title, "cloud": str(path)})
+    drawn = of_reproduction(reproduced("table4", [*rows[1:], rows[0]]))["clouds"]
+    titles = [axes.get_title() for axes in drawn.axes]
+    assert [title.partition("\n")[0] for title in titles] == ["Host", "FTAL"]
+    assert "val 99 %, triggers 100 %" in titles[1]
+    assert of_reproduction(reproduced("table4", rows)) == {}, "no host to compare with"
+
+
+def test_figures_6_and_7_are_drawn_from_histories_and_weights() -> None:
+    rows: list[dict[str, Any]] = [
+        {"method": "FixLL+PFL", "history": [{"trig_acc": 0.1}, {"trig_acc": 1.0}]},
+        {"method": "x", "history": []},
+    ]
+    (curve,) = of_reproduction(reproduced("figure6", rows))["curves"].axes[0].lines
+    assert np.array_equal(np.asarray(curve.get_xydata()), [[1, 10], [2, 100]])
+    weights = [{"method": f"FixLL+PFL, beta = {b:g}", "weights": {"beta": b}} for b in (0.1, 1.0)]
+    above, below = of_reproduction(reproduced("figure7", weights))["sweep"].axes
+    assert (above.get_title(), below.get_xlabel()) == ("FixLL+PFL", "β")
+    assert np.array_equal(np.asarray(above.lines[0].get_xydata()), [[0.1, 98], [1.0, 98]])
+    assert of_reproduction(reproduced("figure6", [])) == of_reproduction(reproduced("figure7", [])) == {}
+
+
+def test_a_file_that_holds_no_cloud_is_refused() -> None:
+    with pytest.raises(BadInput, match="features and labels"):
+        Panel.of("Host", {"weights": torch.zeros(2)})
 
 
 def test_stronger_evidence_stands_further_right_of_the_line() -> None:

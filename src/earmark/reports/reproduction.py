@@ -19,6 +19,10 @@ HEADINGS = {
     "ave_spl": "Ave SPL",
     "prototype_change": "Prototype change",
     "relative_pfl": "Relative PFL",
+    "agreement_test": "Agreement, test (%)",
+    "agreement_corrupted": "Agreement, corrupted (%)",
+    "agreement_ood": "Agreement, ood (%)",
+    "seconds": "Seconds",
 }
 """How a metric is headed; a metric that is not named here is headed by its own name."""
 

@@ -6,6 +6,7 @@ Importing this package does not import matplotlib; drawing does.
 from earmark.reports.figures.clouds import Panel, feature_clouds
 from earmark.reports.figures.curves import SweepPoint, training_curves, weight_sweep
 from earmark.reports.figures.evidence import evidence_plot
+from earmark.reports.figures.reproduced import of_reproduction
 from earmark.reports.figures.style import save, to_png, to_svg
 from earmark.reports.figures.triggers import contact_sheet
 
@@ -15,6 +16,7 @@ __all__ = [
     "contact_sheet",
     "evidence_plot",
     "feature_clouds",
+    "of_reproduction",
     "save",
     "to_png",
     "to_svg",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,17 @@ class Panel:
             raise BadInput(f"{self.title}: prototypes {tuple(self.prototypes.shape)} for d = {self.features.shape[1]}")
         if not bool(self.features.isfinite().all()):
             raise BadInput(f"{self.title}: some features are not finite; a cloud of them cannot be drawn")
+
+    @classmethod
+    def of(cls, title: str, cloud: Mapping[str, Tensor], subtitle: str = "") -> Panel:
+        """The panel of a saved cloud: tensors "features" and "labels", and "prototypes" where there is a linear head.
+
+        Raises:
+            BadInput: a tensor is missing, or they do not fit each other.
+        """
+        if not {"features", "labels"} <= set(cloud):
+            raise BadInput(f"{title}: expected tensors features and labels, got {', '.join(sorted(cloud)) or 'none'}")
+        return cls(title, cloud["features"], cloud["labels"], cloud.get("prototypes"), subtitle)
 
 
 @drawn
