@@ -1,0 +1,116 @@
+"""Hua & Teoh 2023, Tables 4 to 8: every row trained, measured, and set beside the printed number.
+
+Three scales. `full` is the paper's setting as far as the paper and its released code state it. `cpu` is for two CPU
+cores: fewer images, saturated noise, more triggers than images in a batch, no augmentation. `quick` runs in seconds on
+scikit-learn's digits with a narrow network and shows that the machinery works, nothing else.
+
+A row is measured once and kept as one JSON file under `out`, with its models beside it; a run that is killed goes on
+from the last checkpoint of the row that it was in.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from earmark.errors import unknown_name
+from earmark.recipes.deep_fidelity.bench import Bench
+from earmark.recipes.deep_fidelity.scales import SCALES, Scale
+from earmark.recipes.deep_fidelity.settings import SETTINGS, Setting
+from earmark.recipes.deep_fidelity.tables import LABELS, TABLES, Row, printed_tables
+
+__all__ = ["LABELS", "SCALES", "SETTINGS", "TABLES", "Bench", "Row", "Scale", "Setting", "printed_tables", "reproduce"]
+
+METRICS = ("val_acc", "trig_acc", "twl", "ave_pfl", "ave_spl", "prototype_change", "relative_pfl")
+EXTRA = ("agreement_test", "agreement_corrupted", "agreement_ood", "seconds")
+
+
+def reproduce(
+    table: str | None, scale: str, data: Path | None, out: Path, seeds: int | None = None, settings: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Measure `table` (all of them for None) at `scale`, keep every row under `out`, and return what was found.
+
+    Args:
+        table: table4, table5, table6, table7, table8, figure6 or figure7.
+        scale: quick, cpu or full.
+        data: the folder with mnist/, cifar10/ and so on; None takes the environment's EARMARK_DATA. `quick` needs none.
+        out: rows, hosts, models and checkpoints go here; what is already there is not measured again.
+        seeds: how many seeds; None for the scale's own number.
+        settings: only these of the table's settings; empty for all that the scale covers.
+
+    Returns:
+        One JSON value per table and setting: paper's value and ours, percent for accuracies, and all settings; with
+        each row its epochs' history and the file of its features (`features`, `labels`, `prototypes`) for the figures.
+
+    Raises:
+        BadInput: an unknown table, scale or setting, or data that is not there.
+    """
+    if scale not in SCALES:
+        raise unknown_name("scale", scale, SCALES)
+    for name in [table] if table else []:
+        if name not in TABLES:
+            raise unknown_name("table", name, TABLES)
+    for name in settings:
+        if name not in SETTINGS:
+            raise unknown_name("setting", name, SETTINGS)
+    effort = SCALES[scale]
+    printed = printed_tables()
+    found = []
+    for name in [table] if table else TABLES:
+        covered, rows = TABLES[name]
+        for setting in covered:
+            if setting in effort.settings and (not settings or setting in settings):
+                bench = [Bench(setting, scale, seed, data, out) for seed in range(seeds or effort.seeds)]
+                measured = [(row, [b.measure(row) for b in bench]) for row in rows()]
+                paper = printed.get(name, {}).get(setting, {})
+                found.append(_summary(name, setting, scale, measured, paper, out))
+    return found
+
+
+def _summary(
+    table: str,
+    setting: str,
+    scale: str,
+    measured: list[tuple[Row, list[dict[str, Any]]]],
+    paper: Mapping[str, Any],
+    out: Path,
+) -> dict[str, Any]:
+    effort = SCALES[scale]
+    rows = [
+        {
+            "method": row.label,
+            "metrics": {name: _pair(name, paper.get(row.label, {}), results) for name in (*METRICS, *EXTRA)},
+            "history": results[0]["history"],
+            "weights": dict(row.weights),
+            "cloud": str(out / scale / setting / "seed0" / f"{row.slug}.cloud.safetensors"),
+        }
+        for row, results in measured
+    ]
+    return {
+        "table": table,
+        "setting": setting,
+        "scale": scale,
+        "rows": rows,
+        "settings": _describe(effort, setting),
+        "hardware": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, "
+        + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
+        + f", torch {torch.__version__}",
+        "notes": list(effort.notes),
+    }
+
+
+def _pair(name: str, paper: Mapping[str, float | None], results: list[dict[str, Any]]) -> dict[str, Any]:
+    scale = 100.0 if name.endswith("_acc") or name.startswith("agreement_") else 1.0
+    ours = [None if (value := result.get(name)) is None else value * scale for result in results]
+    return {"paper": paper.get(name), "ours": ours}
+
+
+def _describe(effort: Scale, setting: str) -> dict[str, Any]:
+    own = {name: value for name, value in vars(effort).items() if name not in ("settings", "notes")}
+    runs = {name: own.pop(name).to_dict() for name in ("host", "embed", "scratch")}
+    return {"data": SETTINGS[setting].data, **own, **{f"{name} run": run for name, run in runs.items()}}

@@ -1,0 +1,203 @@
+"""One setting at one scale with one seed: what its rows share, and how a row is measured."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from earmark.attacks import FineTune, Half, PruneGlobal
+from earmark.core import Data, Images, Remove, rng
+from earmark.data import corrupted, digits, folder, idx, ood, resized
+from earmark.embed import Backdoor, method
+from earmark.errors import BadInput
+from earmark.fidelity import DeepFidelity, penultimate_feature_loss, softmax_loss, total_weight_loss
+from earmark.files import load_tensors, read_json, save_tensors, write_json
+from earmark.keys import MarkKey
+from earmark.marks import Abstract, Noise, Stamped, TriggerMint, TriggerSet
+from earmark.models import dissect, reinitialised
+from earmark.recipes.deep_fidelity.scales import SCALES, Scale
+from earmark.recipes.deep_fidelity.settings import SETTINGS
+from earmark.recipes.deep_fidelity.tables import Row
+from earmark.training import Checkpoint, Record, read_all, train_host
+
+__all__ = ["Bench"]
+
+
+class Bench:
+    """One setting at one scale with one seed: its data, its host, its marks and its rows, made when they are needed."""
+
+    def __init__(self, setting: str, scale: str, seed: int, data: Path | None, out: Path) -> None:
+        self.setting, self.effort, self.seed = SETTINGS[setting], SCALES[scale], seed
+        self.folder = out / scale / setting / f"seed{seed}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.data = _draw(_open(self.setting.data, scale, data), self.effort, seed)
+        self.augment = self.setting.augment if self.effort.augment else None
+        self._host: nn.Module | None = None
+        self._fidelity: dict[str, DeepFidelity] = {}
+
+    # -- a row
+
+    def measure(self, row: Row) -> dict[str, Any]:
+        """The row's metrics, from its file if it was measured before."""
+        path = self.folder / f"{row.slug}.json"
+        if not path.exists():
+            begun = time.monotonic()
+            model, history = self._marked(row)
+            self._keep_cloud(row, model)
+            report = self._meter(row.mint)(model, self.host, self.data).to_dict()
+            report |= {f"agreement_{name}": share for name, share in report.pop("agreement").items()}
+            write_json(path, {**report, "history": history, "seconds": time.monotonic() - begun})
+        result: dict[str, Any] = read_json(path)
+        return result
+
+    def _marked(self, row: Row) -> tuple[nn.Module, list[Record]]:
+        if row.method is None:
+            return self.host, []
+        if row.attack is None:
+            return self._embed(row)
+        self.measure(row.embedding)
+        model = self._load(self.folder / f"{row.embedding.slug}.safetensors")
+        return self._attack(row.attack)(model, self.data, rng(self.seed)), []
+
+    def _embed(self, row: Row) -> tuple[nn.Module, list[Record]]:
+        history: list[Record] = []
+        checkpoint = self.folder / f"{row.slug}.checkpoint.safetensors"
+        marked = self._method(row, checkpoint, history)(self.host, self.mark(row.mint), self.data, rng(self.seed))
+        save_tensors(self.folder / f"{row.slug}.safetensors", marked.state_dict())
+        checkpoint.unlink(missing_ok=True)
+        return marked, history
+
+    def _method(self, row: Row, checkpoint: Path, history: list[Record]) -> Backdoor:
+        assert row.method is not None
+        given: dict[str, Any] = dict(row.weights)
+        if row.method == "polytope":
+            given["shape"] = self.setting.polytope
+        from_scratch = row.method in ("scratch", "fixll+scratch", "polytope")
+        settings = self.effort.scratch if from_scratch else self.effort.embed
+        if row.m is not None:
+            settings = settings.but(triggers_per_batch=min(row.m, self.effort.triggers))
+        early = self.effort.patience is not None and not from_scratch and not row.curves
+        return method(row.method, **given).but(
+            settings=settings,
+            augment=self.augment,
+            enough=1.0 if early else None,
+            patience=self.effort.patience or 0,
+            select="best" if self.effort.patience is None else "last",
+            watch=self.effort.watch,
+            checkpoint=checkpoint,
+            measures=self._curves() if row.curves else {},
+            on_epoch=history.append,
+        )
+
+    def _curves(self) -> dict[str, Callable[[nn.Module], float]]:
+        """The metrics of Figure 6, on a thousand training images."""
+        some = self.data.train.subset(torch.arange(min(1_000, len(self.data.train))))
+        anatomy = dissect(self.host, some.pixels[:1])
+        then = read_all(self.host, anatomy, some)
+        return {
+            "twl": lambda model: total_weight_loss(model, self.host) or 0.0,
+            "ave_pfl": lambda model: penultimate_feature_loss(read_all(model, anatomy, some).features, then.features),
+            "ave_spl": lambda model: softmax_loss(read_all(model, anatomy, some).logits, then.logits),
+        }
+
+    def _attack(self, attack: str | float) -> Remove:
+        if attack == "fine-tuned":
+            return FineTune(epochs=self.effort.attack_epochs, augment=self.augment)
+        return Half() if attack == "half" else PruneGlobal(share=float(attack))
+
+    # -- what rows share
+
+    @property
+    def host(self) -> nn.Module:
+        """The host, trained once."""
+        if self._host is None:
+            path = self.folder / "host.safetensors"
+            if path.exists():
+                self._host = self._load(path)
+            else:
+                checkpoint = Checkpoint(self.folder / "host.checkpoint.safetensors")
+                settings = self.effort.host
+                watched = Data(
+                    self.data.train, self.data.test.subset(torch.arange(min(self.effort.watch, len(self.data.test))))
+                )
+                self._host = train_host(
+                    self._fresh(), watched, rng(self.seed), settings, augment=self.augment, checkpoint=checkpoint
+                )
+                save_tensors(path, self._host.state_dict())
+                checkpoint.path.unlink(missing_ok=True)
+        return self._host
+
+    def mark(self, kind: str) -> TriggerSet:
+        """The trigger set of this kind, from a key that the seed makes: a throw-away owner."""
+        key = MarkKey(self.seed.to_bytes(32, "big"))
+        return _mint(kind, self.effort)(key, None, self.data)
+
+    def _meter(self, kind: str) -> DeepFidelity:
+        if kind not in self._fidelity:
+            some = self.data.test.subset(torch.arange(min(500, len(self.data.test))))
+            others = {
+                "corrupted": corrupted(some, "gaussian-noise", 3, rng(self.seed)),
+                "ood": ood(some, rng(self.seed)),
+            }
+            self._fidelity[kind] = DeepFidelity(self.mark(kind), others).against(self.host, self.data)
+        return self._fidelity[kind]
+
+    def _keep_cloud(self, row: Row, model: nn.Module) -> None:
+        """Features, labels and prototypes of some training images, for the paper's Figures 1, 4 and 5."""
+        some = self.data.train.subset(torch.arange(min(2_000, len(self.data.train))))
+        anatomy = dissect(model, some.pixels[:1])
+        cloud = {"features": read_all(model, anatomy, some).features, "labels": some.labels}
+        save_tensors(
+            self.folder / f"{row.slug}.cloud.safetensors", {**cloud, "prototypes": anatomy.linear(model).weight}
+        )
+
+    def _fresh(self) -> nn.Module:
+        net = self.setting.build(self.data.classes, self.effort.width)
+        return reinitialised(net, rng(self.seed))
+
+    def _load(self, path: Path) -> nn.Module:
+        model = self._fresh()
+        model.load_state_dict(load_tensors(path))
+        return model
+
+
+def _mint(kind: str, effort: Scale) -> TriggerMint:
+    if kind == "noise":
+        return Noise(count=effort.triggers, std=effort.std)
+    return (
+        Abstract(count=effort.triggers)
+        if kind == "abstract"
+        else Stamped(count=effort.triggers, text="EARMARK", carrier="abstract")
+    )
+
+
+def _open(name: str, scale: str, data: Path | None) -> Data:
+    if scale == "quick":
+        return digits()
+    root = data or (Path(os.environ["EARMARK_DATA"]) if "EARMARK_DATA" in os.environ else None)
+    if root is None:
+        raise BadInput(
+            f"scale {scale!r} needs real images: give the folder that holds {name}/ as --data or EARMARK_DATA"
+        )
+    if name == "mnist":
+        return idx(root / "mnist")
+    if name == "cifar100" and not (root / "cifar100").exists():
+        return folder(root / "tinyimagenet100-32")
+    return folder(root / name)
+
+
+def _draw(data: Data, effort: Scale, seed: int) -> Data:
+    def some(images: Images, count: int | None) -> Images:
+        if count is not None and count < len(images):
+            images = images.subset(torch.randperm(len(images), generator=rng(seed))[:count])
+        _, height, width = images.shape
+        pixels = resized(images.pixels, height // effort.shrink, width // effort.shrink)
+        return Images(pixels, images.labels, images.classes, images.name)
+
+    return Data(some(data.train, effort.images), some(data.test, effort.test))

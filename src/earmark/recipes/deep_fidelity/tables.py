@@ -1,0 +1,126 @@
+"""The rows of Tables 4 to 8 and of Figures 6 and 7, and what the paper prints in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+
+__all__ = ["FINE_TUNED", "LABELS", "TABLES", "Row", "printed_tables"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: an embedding method with its weight and m, a kind of trigger, and an attack afterwards.
+
+    `method` None is the host itself. `attack` is a share to prune, "fine-tuned" or "half". `curves` asks for the
+    fidelity metrics after each epoch, and for no early stop.
+    """
+
+    label: str
+    method: str | None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    m: int | None = None
+    mint: str = "noise"
+    attack: str | float | None = None
+    curves: bool = False
+
+    @property
+    def embedding(self) -> Row:
+        """The row without its attack: what has to be embedded first."""
+        return replace(self, attack=None)
+
+    @property
+    def slug(self) -> str:
+        """A file name that carries every parameter, so tables share the rows that they have in common."""
+        parts = [self.method or "host", *(f"{name}{value:g}" for name, value in self.weights.items())]
+        parts += [f"m{self.m}"] if self.m is not None else []
+        parts += [self.mint.replace("+", "-")] if self.mint != "noise" else []
+        parts += [str(self.attack)] if self.attack is not None else []
+        parts += ["curves"] if self.curves else []
+        return "_".join(parts).replace("+", "-")
+
+
+LABELS = {
+    "ftll": "FTLL",
+    "ftal": "FTAL",
+    "ftal+twl": "FTAL+TWL",
+    "fixll": "FixLL",
+    "fixll+twl": "FixLL+TWL",
+    "fixll+pfl": "FixLL+PFL",
+    "fixll+spl": "FixLL+SPL",
+    "scratch": "Scratch",
+    "fixll+scratch": "FixLL+Scratch",
+    "polytope": "Fixed polytope",
+}
+FINE_TUNED = ("ftal", "ftal+twl", "fixll", "fixll+twl", "fixll+pfl", "fixll+spl")
+ATTACKED = {"fine-tuned": "fine-tuned", "half": "half precision", 0.2: "pruned 20 %", 0.5: "pruned 50 %"}
+HOST_ROW = Row("Host", None)
+
+
+def _all_methods() -> list[Row]:
+    """Every method at the paper's weights, and two that the trade-off of Figure 7 makes worth a row of their own."""
+    lighter = Row("FixLL+SPL, gamma = 100", "fixll+spl", {"gamma": 100.0})
+    heavier = Row("FixLL+PFL, beta = 0.1", "fixll+pfl", {"beta": 0.1})
+    return [HOST_ROW, *(Row(label, name) for name, label in LABELS.items()), lighter, heavier]
+
+
+def _table6() -> list[Row]:
+    held = ("fixll+twl", "fixll+pfl", "fixll+spl")
+    return [HOST_ROW, *(Row(f"{LABELS[name]}, m = {m}", name, m=m) for m in (4, 16, 32) for name in held)]
+
+
+def _table7() -> list[Row]:
+    kinds = ("abstract", "abstract+string")
+    return [HOST_ROW, *(Row(f"{LABELS[name]}, {kind}", name, mint=kind) for kind in kinds for name in FINE_TUNED)]
+
+
+def _table8() -> list[Row]:
+    compressed = ("scratch", "fixll", "fixll+pfl", "fixll+spl")
+    methods: dict[str | float, tuple[str, ...]] = {
+        "fine-tuned": ("scratch", "fixll", "fixll+scratch"),
+        "half": compressed,
+        0.2: compressed,
+        0.5: compressed,
+    }
+    return [
+        Row(f"{LABELS[name]}, {ATTACKED[attack]}", name, attack=attack)
+        for attack, names in methods.items()
+        for name in names
+    ]
+
+
+def _figure6() -> list[Row]:
+    return [Row(LABELS[name], name, curves=True) for name in ("fixll+twl", "fixll+pfl", "fixll+spl")]
+
+
+def _figure7() -> list[Row]:
+    swept = {
+        ("fixll+twl", "alpha"): (0.0001, 0.001, 0.01, 0.1, 1.0),
+        ("fixll+pfl", "beta"): (0.0001, 0.001, 0.01, 0.1, 1.0),
+        ("fixll+spl", "gamma"): (10.0, 100.0, 1000.0, 10_000.0, 100_000.0),
+    }
+    return [
+        Row(f"{LABELS[name]}, {weight} = {value:g}", name, weights={weight: value})
+        for (name, weight), values in swept.items()
+        for value in values
+    ]
+
+
+TABLES: Mapping[str, tuple[tuple[str, ...], Callable[[], list[Row]]]] = {
+    "table4": (("mnist_d2", "mnist_d3"), _all_methods),
+    "table5": (("cifar10_resnet18_d64", "cifar100_wrn28_10_d640"), _all_methods),
+    "table6": (("mnist_d2",), _table6),
+    "table7": (("cifar10_resnet18_d64",), _table7),
+    "table8": (("cifar100_wrn28_10_d640", "cifar10_resnet18_d64"), _table8),
+    "figure6": (("mnist_d2",), _figure6),
+    "figure7": (("mnist_d2",), _figure7),
+}
+
+
+def printed_tables() -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
+    """What the paper prints: table, setting, row, metric; accuracies in percent."""
+    text = resources.files(__package__).joinpath("printed.json").read_text(encoding="utf-8")
+    tables: dict[str, dict[str, dict[str, dict[str, float | None]]]] = json.loads(text)["tables"]
+    return tables
