@@ -26,7 +26,7 @@ test: $(READY) ## style, types, the law of imports, tests and doctests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
 bench: $(READY) ## measure speed as ratios; writes benchmarks/results/
