@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import typer
 
-from earmark.cli import court, key, measure, owner, recipes, thief
+from earmark.cli import court, demo, key, measure, owner, reproduce, thief
 from earmark.cli.group import Commands, example
 
 __all__ = ["app"]
@@ -35,9 +35,9 @@ app.add_typer(keys, name="key")
 keys.command("new", epilog=example("earmark key new owner.pem"))(key.new)
 keys.command("show", epilog=example("earmark key show owner.pem"))(key.reveal)
 app.command("train", epilog=example("earmark train --data digits --out host.safetensors"))(owner.train)
-app.command(
-    "mint", epilog=example("earmark mint --key owner.pem --name spring --data digits --out mark.safetensors")
-)(owner.mint)
+app.command("mint", epilog=example("earmark mint --key owner.pem --name spring --data digits --out mark.safetensors"))(
+    owner.mint
+)
 app.command(
     "embed",
     epilog=example(
@@ -54,9 +54,7 @@ app.command(
 )(owner.commit_to)
 app.command(
     "fidelity",
-    epilog=example(
-        "earmark fidelity marked.safetensors --host host.safetensors --mark mark.safetensors --data digits"
-    ),
+    epilog=example("earmark fidelity marked.safetensors --host host.safetensors --mark mark.safetensors --data digits"),
 )(measure.fidelity)
 app.command(
     "attack",
@@ -75,9 +73,9 @@ app.command(
 app.command(
     "report", epilog=example("earmark judge ... --json > verdict.json; earmark report verdict.json --out report.html")
 )(measure.report)
-app.command("demo", epilog=example("earmark demo --out demo/"))(recipes.demo)
+app.command("demo", epilog=example("earmark demo --out demo/"))(demo.demo)
 app.add_typer(papers, name="reproduce")
 papers.command(
     "deep-fidelity",
     epilog=example("earmark reproduce deep-fidelity table4 --scale cpu --data ~/data --out results/deep-fidelity"),
-)(recipes.deep_fidelity)
+)(reproduce.deep_fidelity)

@@ -1,4 +1,4 @@
-"""What a judge does: test a suspect for a mark, and rule on claims. Statuses: 0 accepted, 1 rejected, 3 inconclusive."""
+"""What a judge does: test a suspect for a mark, and rule on claims."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from earmark.cli import options
 from earmark.cli.networks import network
 from earmark.cli.output import show
-from earmark.cli.secrets import Minted
+from earmark.cli.secrets import Minted, triggers
 from earmark.core import Verdict
 from earmark.errors import BadInput
 from earmark.evidence import Bundle, Case, Claim, Ruling, arbitrate
@@ -91,14 +91,15 @@ def judge(
     """
     _same_number(claim, evidence=evidence, released=released, committed_before=committed_before)
     claims, bundles = [Claim.read(path) for path in claim], [Bundle.read(path) for path in evidence]
+    tasks = [triggers(bundle.mark, path) for bundle, path in zip(bundles, evidence, strict=True)]
     shown: list[nn.Module | None] = [None for _ in claim]
     if released:
-        shown = [network(model, path, model_set, b.mark) for path, b in zip(released, bundles, strict=True)]
+        shown = [network(model, path, model_set, task) for path, task in zip(released, tasks, strict=True)]
     times = [moment(text) for text in committed_before] if committed_before else [None for _ in claim]
     expected = [_public(owner_public), *(None for _ in claim[1:])]
     names = _names(claims)
     cases = [Case(*case) for case in zip(names, claims, bundles, times, shown, expected, strict=True)]
-    accused = network(model, suspect, model_set, bundles[0].mark)
+    accused = network(model, suspect, model_set, tasks[0])
     since = None if known_since is None else moment(known_since)
     rulings = arbitrate(cases, accused, alpha=alpha, suspect_known_since=since)
     _tell(as_json, suspect, rulings)

@@ -16,7 +16,7 @@ __all__ = ["BAD_INPUT", "CRASHED", "INTERRUPTED", "Commands", "example"]
 
 BAD_INPUT, CRASHED, INTERRUPTED = 2, 70, 130
 UsageFault = cast(type[Exception], typer.BadParameter.__mro__[2])
-"""The base of all usage errors. Some releases of Typer bring their own click: this is the name that all of them have."""
+"""The base of all usage errors, reached by the one name that releases of Typer with and without click share."""
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import typer
 
 from earmark.cli import options
 from earmark.cli.networks import fitting, network
-from earmark.cli.output import new_file, show
+from earmark.cli.output import new_file, show, upright
 from earmark.cli.secrets import Minted
 from earmark.core import FidelityReport, rng
 from earmark.data import corrupted, ood, open_data
@@ -42,7 +42,7 @@ def fidelity(
     others = {"corrupted": corrupted(images.test, "gaussian-noise", 3, rng(seed)), "ood": ood(images.test, rng(seed))}
     triggers = None if mark is None else Minted.open(mark).mark
     found = DeepFidelity(triggers, others)(ours, theirs, images)
-    show(as_json, {"model": marked.name, **found.to_dict()}, fidelity_table({marked.name: found}).to_rich())
+    show(as_json, {"model": marked.name, **found.to_dict()}, upright(fidelity_table({marked.name: found})).to_rich())
 
 
 def report(
@@ -68,7 +68,9 @@ def report(
             elif "rows" in value:
                 tables.append(Reproduction.from_dict(value).to_table())
             else:
-                raise BadInput(f"{path} holds no verdict, fidelity report or reproduced table; give what --json printed")
+                raise BadInput(
+                    f"{path} holds no verdict, fidelity report or reproduced table; give what --json printed"
+                )
     pictures = [evidence_picture(rulings)] if rulings else []
     tables = [*([fidelity_table(reports)] if reports else []), *tables]
     write_report(out, Report(title, rulings, tables=tables, pictures=pictures))

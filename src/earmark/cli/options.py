@@ -31,7 +31,7 @@ ModelName = Annotated[
         "--model",
         metavar="NAME",
         envvar="EARMARK_MODEL",
-        help="What builds the network: package.module:function, file.py:function, or plain, thin-resnet18, wide-resnet.",
+        help="Builds the network: package.module:function, file.py:function, or plain, thin-resnet18, wide-resnet.",
     ),
 ]
 ModelArguments = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,33 @@ import typer
 from rich.console import Console, RenderableType
 
 from earmark.errors import BadInput
+from earmark.reports import Table
 
-__all__ = ["new_file", "new_folder", "note", "show"]
+__all__ = ["new_file", "new_folder", "note", "show", "upright"]
+
+WIDE = 160
+"""Columns of a table that goes to a file or a pipe."""
 
 
 def show(as_json: bool, value: Any, *words: RenderableType) -> None:
     """Print `value` as JSON, or else `words`."""
     if as_json:
-        typer.echo(json.dumps(value, indent=2, allow_nan=False))
+        typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
         return
     console = Console(soft_wrap=True, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = WIDE
     for word in words:
         console.print(word)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for the numbers that JSON does not have, as a diverged model's losses may be."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def note(words: str) -> None:
@@ -52,3 +68,9 @@ def new_folder(path: Path) -> Path:
     except OSError as error:
         raise BadInput(f"cannot make the folder {path}: {error.strerror}; give another") from error
     return path
+
+
+def upright(table: Table) -> Table:
+    """The table with rows and columns exchanged: many numbers of few models fit a terminal better so."""
+    names, *columns = zip(table.columns, *table.rows, strict=True)
+    return Table(names, tuple(columns), table.title, table.caption)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +10,14 @@ import typer
 from torch import nn
 
 from earmark.cli import options
+from earmark.cli.methods import beside, embedding
 from earmark.cli.networks import fitting, network, save_network
 from earmark.cli.output import new_file, new_folder, note, show
 from earmark.cli.secrets import Minted, open_key
 from earmark.cli.settings import Form
 from earmark.core import Data, rng
 from earmark.data import CropFlip, open_data
-from earmark.embed import METHODS, Backdoor, method
+from earmark.embed import METHODS
 from earmark.errors import unknown_name
 from earmark.evidence import commit
 from earmark.files import model_digest
@@ -27,10 +26,7 @@ from earmark.stats import critical_count
 from earmark.training import HOST, Checkpoint, Settings, accuracy, train_host
 from earmark.verify import TriggerTest
 
-__all__ = ["beside", "commit_to", "embed", "embedding", "mint", "train"]
-
-EMBEDDING = ("enough", "head", "patience", "select", "watch")
-"""What a method takes beside its weights and the settings of its training run."""
+__all__ = ["commit_to", "embed", "mint", "train"]
 
 Augmented = Annotated[bool, typer.Option("--augment", help="Crop and flip training images at random.")]
 
@@ -166,22 +162,13 @@ def commit_to(
         owner_name=owner,
         alpha=alpha,
     )
-    value = {"claim": str(claim), "evidence": str(evidence), "owner": signer.fingerprint, **about(minted.name, minted.mark)}
+    value = {
+        "claim": str(claim),
+        "evidence": str(evidence),
+        "owner": signer.fingerprint,
+        **about(minted.name, minted.mark),
+    }
     show(as_json, value, f"{claim}: publish it before the model", f"{evidence}: keep it secret until a dispute")
-
-
-def embedding(name: str, **given: Any) -> tuple[Form, Callable[..., Backdoor]]:
-    """The form of an embedding method's settings, and the function that they go to."""
-    if name not in METHODS:
-        raise unknown_name("embedding method", name, METHODS)
-    own = inspect.signature(METHODS[name]).parameters
-    backdoor = [field for field in inspect.signature(Backdoor).parameters if field not in EMBEDDING]
-
-    def build(**values: Any) -> Backdoor:
-        weights = {setting: values.pop(setting) for setting in list(values) if setting in own}
-        return method(name, **weights).but(**values, **given)
-
-    return Form.of(f"settings of {name}", METHODS[name], Backdoor, Settings, without=backdoor), build
 
 
 def about(name: str, mark: TriggerSet) -> dict[str, Any]:
@@ -195,10 +182,6 @@ def about(name: str, mark: TriggerSet) -> dict[str, Any]:
         "null": {"basis": mark.null.basis, "rate": mark.null.rate},
         "matches_needed": needed,
     }
-
-
-def beside(out: Path) -> Path:
-    return out.with_name(f"{out.name}.checkpoint")
 
 
 def _written(out: Path, model: nn.Module, data: Data, checkpoint: Path) -> dict[str, Any]:

@@ -12,12 +12,13 @@ import typer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from earmark.core import Mark
 from earmark.errors import BadInput
 from earmark.files import canonical_json, load_tensors, read_bytes, write_atomic
 from earmark.keys import OwnerKey
 from earmark.marks import TriggerSet, mark_from_parts
 
-__all__ = ["VARIABLE", "Minted", "open_key", "password"]
+__all__ = ["VARIABLE", "Minted", "open_key", "password", "triggers"]
 
 VARIABLE: Final = "EARMARK_PASSWORD"
 FORMAT: Final = 1
@@ -83,9 +84,18 @@ class Minted:
             mark = mark_from_parts(about["kind"], about["spec"], tensors)
         except (KeyError, TypeError) as error:
             raise BadInput(f"{path} holds a damaged mark; mint it again from its key") from error
-        if not isinstance(mark, TriggerSet):
-            raise BadInput(f"{path} holds a mark of kind {mark.kind!r}, expected triggers")
-        return cls(str(about["name"]), mark)
+        return cls(str(about["name"]), triggers(mark, path))
+
+
+def triggers(mark: Mark, path: Path) -> TriggerSet:
+    """The mark in `path` as a trigger set, the kind that says which images and classes a model must have.
+
+    Raises:
+        BadInput: another kind of mark.
+    """
+    if not isinstance(mark, TriggerSet):
+        raise BadInput(f"{path} holds a mark of kind {mark.kind!r}, expected triggers")
+    return mark
 
 
 def _about(path: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from torch import nn
 from earmark.attacks import ATTACKS, FORGERIES, Forger, Overwrite, forger
 from earmark.attacks import attack as remover
 from earmark.cli import options
+from earmark.cli.methods import beside, embedding
 from earmark.cli.networks import fitting, network, save_network
 from earmark.cli.output import new_file, new_folder, show
-from earmark.cli.owner import beside, embedding
 from earmark.cli.settings import Form
 from earmark.core import Data, Remove, rng
 from earmark.data import open_data
@@ -43,8 +43,8 @@ def attack(
     """Attack a model.
 
     A removal writes the attacked model to OUT. A forgery (adversarial, read-off, grind) leaves the model as it is and
-    writes the claim and the evidence that its forger would bring to a judge into the folder OUT. Keys of thieves and
-    forgers are throw-away and follow from the seed. --set takes the attack's settings; overwrite takes mint, method
+    writes the claim and the evidence that its forger would bring to a judge into the folder OUT. The keys of thieves
+    and forgers are throw-away. --set takes the attack's settings; overwrite takes mint, method
     and what `embed` takes, and goes on from OUT.checkpoint after it was killed.
     """
     if name not in ATTACKS and name not in FORGERIES:

@@ -7,6 +7,7 @@ own. A judge, who keeps a log of when he first saw each claim and each suspect, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from earmark.embed import fixll_pfl
 from earmark.evidence import Case, arbitrate, commit, judge
 from earmark.fidelity import DeepFidelity
 from earmark.files import save_tensors, state_tensors
-from earmark.keys import OwnerKey
+from earmark.keys import MarkKey, OwnerKey
 from earmark.marks import Noise, TriggerSet
 from earmark.models import PlainCNN
 from earmark.schemes import deep_fidelity
@@ -34,8 +35,9 @@ __all__ = ["ALPHA", "CLAIMANTS", "KEPT", "Story", "Trial", "tell"]
 
 ALPHA: Final = 1e-6
 KEPT: Final = 0.05
-"""A stolen copy is worth stealing while it stays within this much of the host's accuracy: the copies that must be won."""
+"""A copy is worth stealing while it stays within this much of the host's accuracy; these must be won."""
 CLAIMANTS = OWNER, THIEF, FORGER = "owner", "thief", "forger"
+NAME: Final = "first release"
 
 
 @final
@@ -71,7 +73,7 @@ class Story:
         history: trigger and validation accuracy after each epoch of embedding.
         forgery: the plain trigger test's verdict on the forger's triggers.
         trials: every claim and its verdict.
-        needed: how many triggers it takes to convict, all but surely, a copy that still answers 40 % of them.
+        needed: how many triggers it takes to convict, all but surely, a copy that still answers half of them.
     """
 
     data: Data
@@ -87,11 +89,12 @@ class Story:
     @property
     def faults(self) -> list[str]:
         """The verdicts that are not as they have to be; none where the true owner won and everybody else lost."""
-        return [
+        wrong = [
             f"{trial.claimant} on the {trial.suspect}: {trial.verdict.word}"
             for trial in self.trials
             if trial.wanted is not None and trial.verdict.accepted is not trial.wanted
         ]
+        return wrong if any(trial.wanted for trial in self.trials) else [*wrong, "no stolen copy kept its accuracy"]
 
 
 @final
@@ -146,31 +149,19 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     court = _Judge(data, threshold=accuracy(host, data.test) - KEPT)
 
     say("The owner mints 100 noise triggers from a secret key")
-    needed = required_triggers(1 / data.classes, surviving=0.4, alpha=ALPHA, power=0.999)
+    needed = required_triggers(1 / data.classes, surviving=0.5, alpha=ALPHA, power=0.999)
     history: list[Record] = []
-    hiding = fixll_pfl().but(lr=1e-3, epochs=60, triggers_per_batch=16, enough=1.0, patience=3)
+    hiding = fixll_pfl(beta=0.05).but(lr=1e-3, epochs=60, triggers_per_batch=16, enough=1.0, patience=3)
     scheme = deep_fidelity(Noise(count=max(100, needed)), hiding.but(on_epoch=history.append), ALPHA)
     owner = OwnerKey.generate()
-    key = owner.mark_key("spring release")
+    key = owner.mark_key(NAME)
     mark = scheme.mint(key, host, data)
 
     say("The owner hides them in a copy of the host (FixLL+PFL)")
     marked = scheme.embed(host, mark, data, rng(seed + 1))
 
     say("The owner commits: a public claim, secret evidence")
-    claimed = commit(
-        owner,
-        mark,
-        key,
-        name="spring release",
-        host=host,
-        marked=marked,
-        scheme=scheme.name,
-        out=out / OWNER,
-        owner_name=OWNER,
-        alpha=ALPHA,
-    )
-    court.file(OWNER, claimed)
+    court.file(OWNER, _commit(out, OWNER, owner, mark, key, marked, host=host))
     court.log("released model")
 
     say("Anyone may measure what marking changed")
@@ -181,9 +172,8 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     copies: dict[str, nn.Module] = {"released model": marked}
     for name, change in {
         "fine-tuned copy": attack("fine-tune-ftal"),
-        "copy, 20 % pruned": attack("prune-global", share=0.2),
-        "copy, 90 % pruned": attack("prune-global", share=0.9),
-        "half-precision copy": attack("half"),
+        "pruned copy (20 %)": attack("prune-global", share=0.2),
+        "fp16 copy": attack("half"),
         "int8 copy": attack("int8"),
     }.items():
         copies[name] = change(marked, data, rng(seed + 2))
@@ -191,42 +181,15 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
 
     say("One thief marks his copy again, by the same scheme, and claims it")
     thief = OwnerKey.generate()
-    own_key = thief.mark_key("my model")
+    own_key = thief.mark_key(NAME)
     again = Overwrite(scheme.mint, hiding, own_key)
     overwritten = again(marked, data, rng(seed + 3))
-    court.file(
-        THIEF,
-        commit(
-            thief,
-            again.mark(marked, data),
-            own_key,
-            name="my model",
-            host=None,
-            marked=overwritten,
-            scheme=scheme.name,
-            out=out / THIEF,
-            owner_name=THIEF,
-        ),
-    )
+    court.file(THIEF, _commit(out, THIEF, thief, again.mark(marked, data), own_key, overwritten))
     court.log("overwritten copy")
 
     say("A forger optimises triggers on the released model, without changing it")
     forged = AdversarialTriggers(pose_as=Noise(count=len(mark))).forge(marked, data, rng(seed + 4))
-    court.file(
-        FORGER,
-        commit(
-            OwnerKey.generate(),
-            forged.mark,
-            forged.key,
-            name="my triggers",
-            host=None,
-            marked=marked,
-            scheme=scheme.name,
-            out=out / FORGER,
-            owner_name=FORGER,
-            check=False,
-        ),
-    )
+    court.file(FORGER, _commit(out, FORGER, OwnerKey.generate(), forged.mark, forged.key, marked, check=False))
 
     say("Somebody innocent trains a model of his own")
     innocent = train_host(_network(data, seed + 5), data, rng(seed + 5), HOST.but(epochs=12, milestones=(8,)))
@@ -247,6 +210,32 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     return Story(data, host, marked, mark, fidelity, history, plain, court.trials, needed)
 
 
+def _commit(
+    out: Path,
+    who: str,
+    signer: OwnerKey,
+    mark: TriggerSet,
+    key: MarkKey,
+    marked: nn.Module,
+    host: nn.Module | None = None,
+    check: bool = True,
+) -> tuple[Path, Path]:
+    """The claim and the evidence of one claimant, in a folder of his name; a forger has to leave out the check."""
+    return commit(
+        signer,
+        mark,
+        key,
+        name=NAME,
+        host=host,
+        marked=marked,
+        scheme="deep-fidelity",
+        out=out / who,
+        owner_name=who,
+        alpha=ALPHA,
+        check=check,
+    )
+
+
 def _network(data: Data, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -254,4 +243,4 @@ def _network(data: Data, seed: int) -> nn.Module:
 
 
 def _slug(name: str) -> str:
-    return "-".join(name.replace(" %", "").replace(",", "").split())
+    return re.sub(r"\W+", "-", name).strip("-")

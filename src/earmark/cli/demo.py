@@ -1,35 +1,34 @@
-"""Whole stories: the demonstration, and a paper's tables."""
+"""The demonstration: `earmark.recipes.demo` with a page to look at."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import typer
 from rich.console import Console
 
 from earmark.cli import options
 from earmark.cli.measure import evidence_picture
-from earmark.cli.output import new_folder, show
-from earmark.errors import BadInput, unknown_name
+from earmark.cli.output import new_folder, show, upright
+from earmark.errors import BadInput
 from earmark.files import write_atomic, write_json
 from earmark.models import dissect
-from earmark.recipes.deep_fidelity import SCALES, TABLES, reproduce
 from earmark.recipes.demo import ALPHA, CLAIMANTS, KEPT, Story, Trial, tell
-from earmark.reports import Picture, Report, Reproduction, Ruling, fidelity_table, figures, ruling_table, write_report
+from earmark.reports import Picture, Report, Ruling, fidelity_table, figures, ruling_table, write_report
 from earmark.training import read_all
 
-__all__ = ["deep_fidelity", "demo"]
+__all__ = ["demo"]
 
 ABOUT, VERDICTS, PAGE = "README.txt", "verdicts.json", "report.html"
 WARNING: Final = "Made by `earmark demo`. Keys and marks in it are throw-away; the next run replaces all of it.\n"
 NOTES: Final = (
     f"A copy has kept its accuracy if it is within {100 * KEPT:g} points of the host's. The demonstration succeeds if "
     "the owner's claim is accepted on every such copy and every other claim is rejected.",
-    "Times are real: the judge noted when he first saw each claim and each suspect. Where a claim is not older than the "
-    "suspect, p is multiplied by 2⁶⁴.",
+    "Times are real: the judge noted when he first saw each claim and each suspect. Where a claim is not older than "
+    "the suspect, p is multiplied by 2⁶⁴.",
     "The keys are throw-away, which is why the owner's triggers can be shown here. Nobody should ever show those of a "
     "model that is in use.",
 )
@@ -54,7 +53,7 @@ def demo(
     values = [_verdict(trial, ruling) for trial, ruling in zip(story.trials, rulings, strict=True)]
     write_json(out / VERDICTS, values)
     write_report(out / PAGE, _report(story, rulings, seed))
-    fidelity = fidelity_table({"Marked": story.fidelity})
+    fidelity = upright(fidelity_table({"Marked": story.fidelity}))
     faults = story.faults
     found = "The owner won and everybody else lost." if not faults else f"Not as it should be: {'; '.join(faults)}."
     value = {"out": str(out), "success": not faults, "fidelity": story.fidelity.to_dict(), "verdicts": values}
@@ -92,7 +91,7 @@ def _report(story: Story, rulings: Sequence[Ruling], seed: int) -> Report:
         pictures=_pictures(story, rulings),
         settings={
             "triggers": len(story.mark),
-            "triggers needed for a copy that keeps 40 % of them": story.needed,
+            "triggers needed for a copy that still answers half of them": story.needed,
             "alpha": ALPHA,
             "epochs of embedding": len(story.history),
             "seed": seed,
@@ -106,7 +105,7 @@ def _report(story: Story, rulings: Sequence[Ruling], seed: int) -> Report:
 
 
 def _pictures(story: Story, rulings: Sequence[Ruling]) -> list[Picture]:
-    sheet = figures.contact_sheet(story.mark.images, story.mark.labels, "The owner's triggers", columns=20)
+    sheet = figures.contact_sheet(story.mark.images, story.mark.labels, "The owner's triggers", limit=30)
     records = {"FixLL+PFL": [{"epoch": at, **record} for at, record in enumerate(story.history, start=1)]}
     return [
         evidence_picture(list(rulings)),
@@ -128,38 +127,3 @@ def _panel(story: Story, title: str) -> figures.Panel:
     anatomy = dissect(model, story.data.train.pixels[:1].float() / 255)
     features = read_all(model, anatomy, story.data.train).features
     return figures.Panel(title, features, story.data.train.labels, anatomy.linear(model).weight.detach())
-
-
-def deep_fidelity(
-    table: Annotated[str | None, typer.Argument(metavar="[TABLE]", help=f"{', '.join(TABLES)}; all without it.")] = None,
-    scale: Annotated[str, typer.Option("--scale", help=f"{', '.join(SCALES)}.")] = "quick",
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="DIR", envvar="EARMARK_DATA", help="Holds mnist/, cifar10/, cifar100/."),
-    ] = None,
-    out: options.Out = Path("results/deep-fidelity"),
-    seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", min=1, help="How many seeds, from 0.")] = None,
-    as_json: options.Json = False,
-) -> None:
-    """Run Hua & Teoh 2023's tables and print each of its numbers beside ours.
-
-    quick: digits, seconds, a check of the machinery. cpu: MNIST and CIFAR-10, scaled for two CPU cores. full: the
-    paper's setting. Each row is kept in OUT, so a run that was killed goes on with the row that it was in. JSON,
-    Markdown and figures are written for each table.
-    """
-    if scale not in SCALES:
-        raise unknown_name("scale", scale, SCALES)
-    if table is not None and table not in TABLES:
-        raise unknown_name("table", table, TABLES)
-    new_folder(out)
-    found = reproduce(table, scale, data, out, seeds)
-    for value in found:
-        _write(out, value)
-    words = [Reproduction.from_dict(value).to_table().to_rich() for value in found]
-    show(as_json, found, *words, f"{out}: {len(found)} tables as JSON and Markdown")
-
-
-def _write(out: Path, value: Mapping[str, Any]) -> None:
-    name = f"{value['table']}-{value['setting']}-{value['scale']}"
-    write_json(out / f"{name}.json", value)
-    write_atomic(out / f"{name}.md", Reproduction.from_dict(value).to_markdown(level=1).encode())

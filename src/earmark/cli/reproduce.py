@@ -1,0 +1,59 @@
+"""A paper's tables, run here, with the printed numbers beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from earmark.cli import options
+from earmark.cli.output import new_folder, show
+from earmark.errors import unknown_name
+from earmark.files import write_atomic, write_json
+from earmark.recipes.deep_fidelity import SCALES, SETTINGS, TABLES, reproduce
+from earmark.reports import Reproduction, figures
+
+__all__ = ["deep_fidelity"]
+
+
+def deep_fidelity(
+    table: Annotated[
+        str | None, typer.Argument(metavar="[TABLE]", help=f"{', '.join(TABLES)}; all without it.")
+    ] = None,
+    scale: Annotated[str, typer.Option("--scale", help=f"{', '.join(SCALES)}.")] = "quick",
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", envvar="EARMARK_DATA", help="Holds mnist/, cifar10/, cifar100/."),
+    ] = None,
+    out: options.Out = Path("results/deep-fidelity"),
+    seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", min=1, help="How many seeds, from 0 up.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--setting", help=f"Of {', '.join(SETTINGS)}, only this; may be repeated.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run the tables of Hua & Teoh 2023 and print each of their numbers beside ours.
+
+    quick: digits, seconds, a check of the machinery. cpu: MNIST and CIFAR-10, scaled for two CPU cores. full: the
+    paper's own settings. Each row is kept in OUT, so a run that was killed goes on with the row that it was in. For
+    each table, OUT gets its numbers as JSON and Markdown, and its figures.
+    """
+    for what, name, known in (("scale", scale, SCALES), ("table", table, TABLES)):
+        if name is not None and name not in known:
+            raise unknown_name(what, name, known)
+    new_folder(out)
+    found = reproduce(table, scale, data, out, seeds, setting or ())
+    for value in found:
+        _write(out, value)
+    words = [Reproduction.from_dict(value).to_table().to_rich() for value in found]
+    show(as_json, found, *words, f"{out}: {len(found)} tables")
+
+
+def _write(out: Path, value: Mapping[str, Any]) -> None:
+    stem = out / f"{value['table']}-{value['setting']}-{value['scale']}"
+    write_json(stem.with_name(f"{stem.name}.json"), value)
+    write_atomic(stem.with_name(f"{stem.name}.md"), Reproduction.from_dict(value).to_markdown(level=1).encode())
+    for name, figure in figures.of_reproduction(value).items():
+        figures.save(figure, stem.with_name(f"{stem.name}-{name}"))
