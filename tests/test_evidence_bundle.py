@@ -64,7 +64,7 @@ def test_mark_to_bundle_to_mark_is_the_identity(folder: Path, bundle: Bundle) ->
     assert isinstance(opened.mark, TriggerSet)
     assert opened.mark.digest() == MARK.digest()
     assert opened.mark.null == MARK.null
-    assert (opened.key, opened.salt, opened.name, opened.scheme) == (KEY, SALT, "winter", "deep fidelity")
+    assert (opened.secret, opened.salt, opened.name, opened.scheme) == (KEY.secret, SALT, "winter", "deep fidelity")
     assert (opened.digest, opened.mark_digest) == (bundle.digest, bundle.mark_digest)
 
 

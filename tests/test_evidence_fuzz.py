@@ -237,7 +237,7 @@ def stolen_or_refused(body: dict[str, Any], tensors: bytes, own: Mark) -> bool:
     except EarmarkError:
         return True
     same = all(torch.equal(bundle.mark.tensors()[name], tensor) for name, tensor in own.tensors().items())
-    return not verdict.accepted or (bundle.key == KEY and same)
+    return not verdict.accepted or (bundle.secret == KEY.secret and same)
 
 
 # ---------------------------------------------------------------------------------------------------------- safetensors

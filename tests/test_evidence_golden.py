@@ -65,7 +65,7 @@ def test_the_files_say_what_they_said_when_they_were_written(case: Path) -> None
         "signature": claim.signature,
     }
     assert claim.to_bytes() == (case / "claim.json").read_bytes()
-    assert bundle.key == OWNER.mark_key(claim.mark)
+    assert bundle.secret == OWNER.mark_key(claim.mark).secret
 
 
 def test_a_copy_is_accepted_as_it_was_when_they_were_written(case: Path) -> None:

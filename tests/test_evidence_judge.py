@@ -272,6 +272,16 @@ def test_whoever_names_the_true_classes_of_carriers_cannot_steer_labels_that_avo
     assert TriggerTest(alpha=1e-6)(innocent, shifted).accepted is False
 
 
+def test_opened_evidence_cannot_be_claimed_by_whoever_saw_it() -> None:
+    eve = OwnerKey.generate()
+    replayed = claim_of(eve, BUNDLE, host=None, marked=nn.Flatten(), time=NOW)
+    copied = Claim.sign(eve, CLAIM.model_dump(mode="json", exclude={"signature"}))
+    for claim, step in ((replayed, "re-minting"), (copied, "commitment")):
+        verdict = judge(claim, BUNDLE, remembers(MARK), owner_public=eve.public, **EARLY)
+        assert verdict.accepted is False
+        assert verdict.details["step"] == step
+
+
 def test_a_genuine_mark_under_another_key_is_rejected() -> None:
     bundle = Bundle.seal(MARK, MarkKey(bytes(32)), name="winter", scheme="x")
     claim = claim_of(OWNER, bundle, host=None, marked=nn.Flatten(), time=NOW)

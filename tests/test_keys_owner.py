@@ -194,15 +194,32 @@ def test_golden_mark_key(owner: OwnerKey) -> None:
     key = owner.mark_key("noise-1")
     assert owner.fingerprint == "56475aa75463474c0285df5dbf2bcab73da651358839e9b77481b2eab107708c"
     assert key.secret.hex() == "cf43ee71362578e7d4a82ecdb617e762f00d0f8c7dc741b3cfe7cacb834d8931"
-    assert key.commitment() == "3bcf56de43586e8f72963742fb162d97ebb8935c5abfbc4974c703a16cd66b08"
+    assert MarkKey(key.secret).commitment() == "3bcf56de43586e8f72963742fb162d97ebb8935c5abfbc4974c703a16cd66b08"
+    assert key.owner == owner.public
+    parts = (b"earmark/mark-key-commitment/1", key.secret + owner.public)
+    framed = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    assert key.commitment() == hashlib.sha256(framed).hexdigest()
 
 
-def test_a_mark_key_rebuilt_from_its_secret_is_the_same(owner: OwnerKey) -> None:
+def test_a_mark_key_rebuilt_from_its_secret_and_owner_is_the_same(owner: OwnerKey) -> None:
     key = owner.mark_key("m")
-    again = MarkKey(key.secret)
+    again = MarkKey(key.secret, owner.public)
     assert again == key
     assert again.commitment() == key.commitment()
     assert again.stream("labels").read(64) == key.stream("labels").read(64)
+
+
+def test_a_secret_is_another_key_in_another_name(owner: OwnerKey) -> None:
+    secret = owner.mark_key("m").secret
+    keys = [owner.mark_key("m"), MarkKey(secret), MarkKey(secret, OwnerKey.generate().public)]
+    assert len({key.commitment() for key in keys}) == 3
+    assert len({key.stream("labels", b"context").read(64) for key in keys}) == 3
+
+
+@pytest.mark.parametrize("public", [bytes(31), bytes(33), bytearray(32), "0" * 64, None])
+def test_an_owner_of_another_size_or_type_is_refused(public: object) -> None:
+    with pytest.raises(BadInput, match="public key of 32 bytes"):
+        MarkKey(bytes(32), public)  # type: ignore[arg-type]
 
 
 def test_commitments_bind(owner: OwnerKey) -> None:

@@ -33,6 +33,7 @@ from earmark.files import read_bytes, write_atomic
 __all__ = ["KeyedStream", "MarkKey", "OwnerKey", "verify_signature"]
 
 SECRET_BYTES: Final = 32
+PUBLIC_BYTES: Final = 32
 KEY_FILE_LIMIT: Final = 64 << 10
 
 
@@ -132,11 +133,12 @@ class OwnerKey:
     def mark_key(self, name: str) -> MarkKey:
         """The sub-key of the mark called `name`: always the same, and it reveals neither this key nor another mark's.
 
-        HKDF-SHA256 (RFC 5869), no salt, input the private key's 32-byte seed, info frame("earmark/mark-key/1", name).
+        Its secret: HKDF-SHA256 (RFC 5869), no salt, input the private key's 32-byte seed, info
+        frame("earmark/mark-key/1", name). Its owner: this key's public half.
         """
         info = _frame(b"earmark/mark-key/1", name.encode())
         hkdf = HKDF(algorithm=hashes.SHA256(), length=SECRET_BYTES, salt=None, info=info)
-        return MarkKey(hkdf.derive(self._private.private_bytes_raw()))
+        return MarkKey(hkdf.derive(self._private.private_bytes_raw()), self.public)
 
     def __repr__(self) -> str:
         return f"OwnerKey({self.fingerprint[:16]}...)"
@@ -160,25 +162,37 @@ def verify_signature(public: bytes, message: bytes, signature: bytes) -> bool:
 @final
 @dataclass(frozen=True, slots=True)
 class MarkKey:
-    """The secret (32 bytes) that one mark is minted from; a judge rebuilds it as `MarkKey(secret)` from evidence.
+    """What one mark is minted from: a secret, and the owner in whose name it mints.
+
+    Every stream and the commitment depend on both. A judge rebuilds the key from the secret in the opened evidence and
+    the public key in the claim, so whoever has seen an opened secret mints other marks with it in his own name, and
+    cannot claim the marks that its owner minted.
+
+    Attributes:
+        secret: 32 bytes.
+        owner: the owner's Ed25519 public key, 32 bytes; empty for a key that is nobody's, whose marks cannot be
+            claimed (a split, a baseline, a test).
 
     Raises:
-        BadInput: the secret is not 32 bytes.
+        BadInput: the secret or the owner has another size.
     """
 
     secret: bytes = field(repr=False)
+    owner: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         if type(self.secret) is not bytes or len(self.secret) != SECRET_BYTES:
             raise BadInput(f"a mark's key is {SECRET_BYTES} bytes; take it from OwnerKey.mark_key or from evidence")
+        if type(self.owner) is not bytes or len(self.owner) not in (0, PUBLIC_BYTES):
+            raise BadInput(f"a mark key's owner is a public key of {PUBLIC_BYTES} bytes, or empty; give OwnerKey.public")
 
     def commitment(self) -> str:
-        """Hex SHA-256 of frame("earmark/mark-key-commitment/1", secret): binds the key and says nothing about it."""
-        return hashlib.sha256(_frame(b"earmark/mark-key-commitment/1", self.secret)).hexdigest()
+        """Hex SHA-256 of frame("earmark/mark-key-commitment/1", secret + owner): binds both, hides the secret."""
+        return hashlib.sha256(_frame(b"earmark/mark-key-commitment/1", self.secret + self.owner)).hexdigest()
 
     def stream(self, purpose: str, context: bytes = b"") -> KeyedStream:
         """The stream for one purpose ("labels", "pixels") within one context (say, a hash that it is bound to)."""
-        return KeyedStream(self.secret, purpose, context)
+        return KeyedStream(self.secret + self.owner, purpose, context)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a mark's key is never pickled or copied: pass its evidence")
@@ -193,7 +207,7 @@ class KeyedStream:
 
     Construction, complete. Block i = 0, 1, 2, ... is the first 4096 bytes of
 
-        SHAKE-256( frame("earmark/stream/1", secret, purpose in UTF-8, context) + i as 8 bytes big-endian )
+        SHAKE-256( frame("earmark/stream/1", secret + owner, purpose in UTF-8, context) + i as 8 bytes big-endian )
 
     and the stream is block 0, block 1, ... in order. A *word* is the next 8 bytes as an unsigned little-endian integer.
 
@@ -221,8 +235,8 @@ class KeyedStream:
     _BLOCK: Final = 4096
     _CHUNK: Final = 1 << 15
 
-    def __init__(self, secret: bytes, purpose: str, context: bytes = b"") -> None:
-        self._base = hashlib.shake_256(_frame(b"earmark/stream/1", secret, purpose.encode(), context))
+    def __init__(self, key: bytes, purpose: str, context: bytes = b"") -> None:
+        self._base = hashlib.shake_256(_frame(b"earmark/stream/1", key, purpose.encode(), context))
         self._purpose = purpose
         self._next = 0
         self._block = b""

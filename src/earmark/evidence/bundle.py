@@ -64,7 +64,7 @@ class Bundle:
         scheme: the scheme that the mark was embedded with.
         name: the mark's name.
         mark: the mark.
-        key: the key that is said to have minted it.
+        secret: the secret of the key that is said to have minted it; the claim says in whose name.
         salt: 32 random bytes that keep the claim's `mark_digest` from being guessed.
         digest: hex SHA-256 over evidence.json, and through the hash in it over mark.safetensors.
         files: the two files, by name.
@@ -73,14 +73,14 @@ class Bundle:
     scheme: str
     name: str
     mark: Mark = field(repr=False)
-    key: MarkKey = field(repr=False)
+    secret: bytes = field(repr=False)
     salt: bytes = field(repr=False)
     digest: str
     files: Mapping[str, bytes] = field(repr=False)
 
     @classmethod
     def seal(cls, mark: Mark, key: MarkKey, *, name: str, scheme: str, salt: bytes | None = None) -> Bundle:
-        """The bundle that opens a mark and its key; `salt` is drawn from the system unless it is given."""
+        """The bundle that opens a mark and its key's secret; `salt` is drawn from the system unless it is given."""
         tensors = save_safetensors(
             {part: tensor.detach().cpu().contiguous().clone() for part, tensor in mark.tensors().items()}
         )
@@ -107,8 +107,8 @@ class Bundle:
         record, digest = _open_evidence(evidence, where + EVIDENCE)
         _check_file(tensors, record.files.mark, where + TENSORS)
         mark = _open_mark(record, tensors, where)
-        key, salt = MarkKey(bytes.fromhex(record.mark_key)), bytes.fromhex(record.salt)
-        return cls(record.scheme, record.name, mark, key, salt, digest, {EVIDENCE: evidence, TENSORS: tensors})
+        secret, salt = bytes.fromhex(record.mark_key), bytes.fromhex(record.salt)
+        return cls(record.scheme, record.name, mark, secret, salt, digest, {EVIDENCE: evidence, TENSORS: tensors})
 
     @classmethod
     def read(cls, path: Path | str) -> Bundle:

@@ -85,7 +85,7 @@ class Claim(Record):
         mark: the mark's name, under which the owner derived its key.
         kind: the mark's kind, as `earmark.marks` knows it.
         parameters: the public parameters of the mark and its test.
-        mark_key_commitment: `MarkKey.commitment()` of the key that minted the mark.
+        mark_key_commitment: `MarkKey.commitment()` of the key that minted the mark; it binds `public_key` too.
         mark_digest: the salted digest of the mark.
         evidence_digest: the digest of the evidence bundle.
         host_digest: `files.model_digest` of the model before marking; None where there was none.

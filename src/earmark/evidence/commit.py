@@ -53,7 +53,8 @@ def commit(
     Args:
         owner: the key that signs.
         mark: what was embedded.
-        mark_key: the key that minted it, as a rule `owner.mark_key(name)`.
+        mark_key: the key that minted it, `owner.mark_key(name)`; a key of nobody's or of another owner mints no mark
+            that this owner can claim.
         name: the mark's name.
         host: the model before marking; None where the marked one was trained from scratch.
         marked: the model that is going to be released.
@@ -71,6 +72,8 @@ def commit(
     Raises:
         BadInput: `out` is in use or not writable, a mark that its key does not mint, or a name that does not fit.
     """
+    if check and mark_key.owner != owner.public:
+        raise BadInput("no judge would accept this mark: its key is not of this owner; mint with owner.mark_key(name)")
     if check and (fault := minting_fault(mark, mark_key)):
         raise BadInput(f"no judge would accept this mark: {fault}; commit to the mark as it was minted")
     bundle = Bundle.seal(mark, mark_key, name=name, scheme=scheme)
@@ -98,7 +101,7 @@ def claim_of(
         "mark": bundle.name,
         "kind": bundle.mark.kind,
         "parameters": parameters_of(bundle.mark, alpha).model_dump(mode="json"),
-        "mark_key_commitment": bundle.key.commitment(),
+        "mark_key_commitment": MarkKey(bundle.secret, owner.public).commitment(),
         "mark_digest": bundle.mark_digest,
         "evidence_digest": bundle.digest,
         "host_digest": None if host is None else model_digest(host),

@@ -37,8 +37,8 @@ def judge(
 
     1. signature: the claim is signed, and by the owner whom the judge expects.
     2. commitment: the evidence is the one that the claim binds, and its key opens the claim's commitment.
-    3. re-minting: the opened key mints exactly this mark. This is what stops triggers that were optimised, chosen or
-       read off a model.
+    3. re-minting: the opened key, in the name of the claim's owner, mints exactly this mark. This is what stops
+       triggers that were optimised, chosen or read off a model, and evidence that somebody else has opened before.
     4. time: only a commitment that is known, from a source other than the claim, to be earlier than the suspect fixes
        the key. Otherwise up to 2^64 keys may have been tried, and p is multiplied by 2^64.
     5. suspect: the test of this kind of mark, at the smaller of `alpha` and the claim's own alpha.
@@ -99,8 +99,9 @@ def _faults(
 ) -> Iterator[tuple[str, str | None]]:
     """The first four steps in order, each with what speaks against the claim; a later one runs only if wanted."""
     yield "signature", _signature(claim, owner_public)
-    yield "commitment", _commitment(claim, bundle)
-    yield "re-minting", minting_fault(bundle.mark, bundle.key)
+    key = MarkKey(bundle.secret, bytes.fromhex(claim.public_key))
+    yield "commitment", _commitment(claim, bundle, key)
+    yield "re-minting", minting_fault(bundle.mark, key)
     yield "time", _time(claim, committed_before)
 
 
@@ -112,9 +113,9 @@ def _signature(claim: Claim, owner_public: bytes | None) -> str | None:
     return None
 
 
-def _commitment(claim: Claim, bundle: Bundle) -> str | None:
-    if claim.mark_key_commitment != bundle.key.commitment():
-        return "the opened key is not the one that the claim commits to"
+def _commitment(claim: Claim, bundle: Bundle, key: MarkKey) -> str | None:
+    if claim.mark_key_commitment != key.commitment():
+        return "the opened key, in the name of the claim's owner, is not the one that the claim commits to"
     if claim.mark_digest != bundle.mark_digest:
         return "the opened mark is not the one that the claim commits to"
     if claim.evidence_digest != bundle.digest:
