@@ -81,3 +81,10 @@ def test_batches_are_the_images_in_order() -> None:
     assert [len(labels) for _, labels in parts] == [4, 4, 2]
     assert torch.equal(torch.cat([x for x, _ in parts]).mul(255).round().byte(), images.pixels)
     assert torch.equal(torch.rand(3, generator=rng(1)), torch.rand(3, generator=rng(1)))
+
+
+def test_a_sample_is_spread_over_a_sorted_set_and_shows_no_content() -> None:
+    images = Images(torch.zeros(100, 1, 2, 2, dtype=torch.uint8), torch.arange(100) // 10, 10, "sorted")
+    assert images.sample(10).labels.tolist() == list(range(10))
+    assert len(images.sample(1000)) == 100
+    assert repr(images) == "Images('sorted', 100 of 1x2x2, 10 classes)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from earmark.files import model_digest
 from earmark.keys import MarkKey
 from earmark.marks import Noise, TriggerSet
 from earmark.suspects import as_query
-from earmark.training import Settings, accuracy, train_host
+from earmark.training import Record, Settings, accuracy, train_host
 from earmark.verify import TriggerTest
 
 QUICK: dict[str, Any] = {
@@ -163,3 +164,30 @@ def test_any_channel_and_class_count(channels: int, classes: int) -> None:
     mark = Noise(count=20)(MarkKey(bytes(32)), None, data)
     marked = quick("fixll+pfl", epochs=80, batch_size=8, triggers_per_batch=20)(net, mark, data, rng(0))
     assert float(mark.matches(as_query(marked)(mark.images.float() / 255)).double().mean()) > 0.8
+
+
+def test_patience_counts_from_the_first_time_and_survives_a_resumption(
+    host: nn.Module, mark: TriggerSet, tiny_data: Data, tmp_path: Path
+) -> None:
+    told: list[Record] = []
+    patient = quick("ftal", patience=2, checkpoint=tmp_path / "run.safetensors", on_history=told.extend)
+    marked = patient(host, mark, tiny_data, rng(1))
+    reached = [record["trig_acc"] == 1 for record in told].index(True)
+    assert len(told) == reached + 3
+    told.clear()
+    assert model_digest(patient(host, mark, tiny_data, rng(1))) == model_digest(marked)
+    assert len(told) == reached + 3
+
+
+def test_building_from_scratch_draws_from_the_rng_alone(host: nn.Module, mark: TriggerSet, tiny_data: Data) -> None:
+    def run(noise: int) -> str:
+        torch.manual_seed(noise)
+        built = method("scratch", build=lambda: TinyNet(features=8)).but(**{**QUICK, "epochs": 1})
+        return model_digest(built(host, mark, tiny_data, rng(1)))
+
+    assert run(1) == run(2)
+
+
+def test_settings_of_methods_are_checked() -> None:
+    with pytest.raises(BadInput, match="did you mean 'alpha'"):
+        method("ftal+twl", alfa=1)

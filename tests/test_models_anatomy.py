@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,7 +41,7 @@ def transformers_net(kind: str) -> nn.Module:
     return net
 
 
-NETS = {
+NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], str]] = {
     "thin resnet": (lambda: ThinResNet18(5, 3, width=4), (3, 16, 16), "out"),
     "wide resnet": (lambda: WideResNet(5, depth=10, widen=1), (3, 16, 16), "out"),
     "plain cnn": (lambda: PlainCNN((1, 12, 20), 5), (1, 12, 20), "head"),
@@ -154,3 +155,25 @@ def test_normalisation_belongs_to_the_model() -> None:
     assert torch.equal(seen[0], torch.ones(1, 3, 2, 2))
     with pytest.raises(BadInput, match="std"):
         normalised(Spy(), mean=[0.5], std=[0.0])
+
+
+class _Softmaxed(TinyNet):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(1)
+
+
+def test_logits_are_the_heads_even_if_a_softmax_follows() -> None:
+    net, plain = seeded(_Softmaxed).eval(), seeded(TinyNet).eval()
+    images = torch.rand(3, 1, 8, 8)
+    reading = dissect(net, images).read(net, images)
+    torch.testing.assert_close(reading.logits, plain(images))
+
+
+def test_models_of_half_precision_are_read_in_their_own_type() -> None:
+    net = seeded(TinyNet).to(torch.bfloat16)
+    assert dissect(net, torch.zeros(1, 1, 8, 8, dtype=torch.uint8)).classes == 3
+
+
+def test_layers_that_are_not_initialised_are_refused() -> None:
+    with pytest.raises(BadInput, match="not initialised"):
+        dissect(nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), torch.rand(1, 1, 8, 8))

@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tiny import TinyNet, blobs, seeded
 from torch import Tensor, nn
 
 from earmark.core import Data, Images, rng
+from earmark.data import CropFlip
 from earmark.errors import BadInput, Diverged
 from earmark.files import load_tensors, model_digest
 from earmark.models import dissect
@@ -208,7 +210,7 @@ def test_stopping_and_selection_follow_the_records() -> None:
         return {"score": [1.0, 3.0, 3.0, 2.0, 9.0][len(seen) - 1]}
 
     history = fit(net, blobs(32), (CrossEntropy(),), FAST.but(epochs=5), rng(0), monitor=monitor,
-                  until=lambda record: record["score"] == 2.0, prefer=lambda record: record["score"])  # fmt: skip
+                  until=lambda history: history[-1]["score"] == 2.0, prefer=lambda record: record["score"])  # fmt: skip
     assert [record["score"] for record in history] == [1.0, 3.0, 3.0, 2.0]
     assert all(torch.equal(value, seen[1][name]) for name, value in net.state_dict().items())
 
@@ -292,7 +294,7 @@ def test_a_finished_run_is_loaded_and_a_damaged_checkpoint_named(tmp_path: Path)
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     class Poisoned(TinyNet):
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x) * (torch.nan if self.training and bool((x > 0.99).any()) else 1.0)
+            return super().forward(x * (torch.nan if self.training and bool((x > 0.99).any()) else 1.0))
 
     checkpoint = Checkpoint(tmp_path / "run.safetensors", seconds=0.0)
     data = blobs(64)
@@ -333,3 +335,60 @@ def test_reading_does_not_depend_on_the_batch_size() -> None:
     net, data = seeded(TinyNet), blobs(50)
     assert accuracy(net, data, 7) == accuracy(net, data, 50)
     assert dissect(net, torch.rand(1, 1, 8, 8)).features == 4
+
+
+def test_what_changes_the_outcome_changes_the_run(tmp_path: Path) -> None:
+    """A checkpoint is refused where the augmentation, the host, a term's constant or the stop differ."""
+    data, terms = blobs(32), (Distillation(temperature=1.0),)
+    checkpoint = Checkpoint(tmp_path / "run.safetensors")
+    fit(seeded(TinyNet), data, terms, FAST, rng(0), host=seeded(TinyNet, seed=1), checkpoint=checkpoint)
+    for changes in (
+        {"terms": (Distillation(temperature=9.0),)},
+        {"augment": CropFlip(2)},
+        {"host": seeded(TinyNet, seed=2)},
+        {"until": lambda history: True},
+    ):
+        call: dict[str, Any] = {"terms": terms, "host": seeded(TinyNet, seed=1), "checkpoint": checkpoint, **changes}
+        with pytest.raises(BadInput, match="another run"):
+            fit(seeded(TinyNet), data, settings=FAST, rng=rng(0), **call)
+
+
+def test_no_epochs_leave_the_model_and_no_record() -> None:
+    net = seeded(TinyNet)
+    before = model_digest(net)
+    assert fit(net, blobs(32), (CrossEntropy(),), FAST.but(epochs=0), rng(0)) == []
+    assert model_digest(net) == before
+
+
+def test_more_mistakes_are_named() -> None:
+    net, data = seeded(TinyNet), blobs(32)
+    with pytest.raises(BadInput, match="7 classes and the model answers 3"):
+        fit(net, blobs(21, classes=7), (CrossEntropy(),), FAST, rng(0))
+    with pytest.raises(BadInput, match=r"cannot take images \(3, 8, 8\)"):
+        fit(net, blobs(30, shape=(3, 8, 8)), (CrossEntropy(),), FAST, rng(0))
+    with pytest.raises(BadInput, match="triggers_per_batch above 0"):
+        fit(net, data, (CrossEntropy("triggers"),), FAST.but(triggers_per_batch=0), rng(0), triggers=triggers())
+    with pytest.raises(BadInput, match="precision"):
+        fit(net, data, (CrossEntropy(),), FAST.but(precision="fp8"), rng(0))
+    with pytest.raises(BadInput, match="'gpu'"):
+        fit(net, data, (CrossEntropy(),), FAST.but(device="gpu"), rng(0))
+    with pytest.raises(BadInput, match="milestones"):
+        Settings(milestones=(5, 2))
+    gap = data.subset((data.labels != 1).nonzero().flatten())
+    with pytest.raises(BadInput, match="no training image of class 1"):
+        train_host(net, Data(gap, data), rng(0), FAST)
+
+
+def test_models_with_other_state_than_tensors_can_be_saved(tmp_path: Path) -> None:
+    class Stateful(TinyNet):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"calls": 3}
+
+        def set_extra_state(self, state: object) -> None:
+            assert state == {"calls": 3}
+
+    checkpoint = Checkpoint(tmp_path / "run.safetensors")
+    net, again = seeded(Stateful), seeded(Stateful)
+    fit(net, blobs(32), (CrossEntropy(),), FAST, rng(0), checkpoint=checkpoint)
+    fit(again, blobs(32), (CrossEntropy(),), FAST, rng(0), checkpoint=checkpoint)
+    assert model_digest(net) == model_digest(again)

@@ -49,12 +49,14 @@ def rng(seed: int) -> torch.Generator:
 # ---------------------------------------------------------------------------------------------------------------- data
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Images:
     """Labelled images as they leave a PNG: uint8 pixels (N, C, H, W) with C 1 or 3, int64 labels (N,) below `classes`.
 
+    They live on the CPU, where evidence is; training moves what it needs.
+
     Raises:
-        BadInput: wrong dtype, rank, channel count or length, or a label outside 0..classes-1.
+        BadInput: wrong dtype, rank, channel count, length or device, or a label outside 0..classes-1.
     """
 
     pixels: Tensor
@@ -73,6 +75,8 @@ class Images:
                 f"{self.name}: expected int64 labels ({len(self.pixels)},), "
                 f"got {self.labels.dtype} {tuple(self.labels.shape)}"
             )
+        if self.pixels.device.type != "cpu" or self.labels.device.type != "cpu":
+            raise BadInput(f"{self.name}: expected tensors on the CPU, got {self.pixels.device}; move them with .cpu()")
         if self.classes < 2:
             raise BadInput(f"{self.name}: expected at least 2 classes, got {self.classes}")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
@@ -84,6 +88,10 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def __repr__(self) -> str:
+        """Counts only: triggers are images, too, and secret."""
+        return f"Images({self.name!r}, {len(self)} of {'x'.join(map(str, self.shape))}, {self.classes} classes)"
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
@@ -93,6 +101,11 @@ class Images:
     def subset(self, index: Tensor) -> Images:
         """The images at `index`, in that order."""
         return Images(self.pixels[index], self.labels[index], self.classes, self.name)
+
+    def sample(self, count: int) -> Images:
+        """At most `count` images, spread evenly: data are often sorted by class, so the first ones will not do."""
+        count = min(count, len(self))
+        return self.subset(torch.arange(count) * len(self) // max(1, count))
 
     def batches(self, size: int, device: torch.device | str = "cpu") -> Iterator[tuple[Tensor, Tensor]]:
         """(images float [0, 1], labels) in order, `size` at a time, on `device`."""

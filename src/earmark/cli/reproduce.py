@@ -55,5 +55,5 @@ def _write(out: Path, value: Mapping[str, Any]) -> None:
     stem = out / f"{value['table']}-{value['setting']}-{value['scale']}"
     write_json(stem.with_name(f"{stem.name}.json"), value)
     write_atomic(stem.with_name(f"{stem.name}.md"), Reproduction.from_dict(value).to_markdown(level=1).encode())
-    for name, figure in figures.of_reproduction(value).items():
+    for name, figure in figures.of_reproduction(value, out).items():
         figures.save(figure, stem.with_name(f"{stem.name}-{name}"))

@@ -19,6 +19,7 @@ from earmark.training import (
     Augment,
     Checkpoint,
     CrossEntropy,
+    History,
     Record,
     Settings,
     Term,
@@ -26,6 +27,7 @@ from earmark.training import (
     accuracy,
     all_layers,
     fit,
+    require_every_class,
 )
 
 __all__ = ["Backdoor"]
@@ -46,10 +48,10 @@ class Backdoor:
         enough: stop after the first epoch with at least this trigger accuracy; None trains to the end.
         patience: with `enough`, how many epochs more to train after it was first reached.
         select: "last", or "best": the epoch with the highest (trigger accuracy, validation accuracy).
-        watch: which images validation accuracy is measured on after each epoch: this many of `data.test`; 0 for none.
+        watch: how many images of `data.test` validation accuracy is measured on after each epoch; 0 for none.
         checkpoint: a file; a killed run goes on from it.
         measures: what else is measured after each epoch, by name; it becomes a part of the record.
-        on_epoch: called with each epoch's record.
+        on_history: called at the end with the records of all epochs, those before a resumption included.
     """
 
     name: str
@@ -65,7 +67,7 @@ class Backdoor:
     watch: int = 2_000
     checkpoint: Path | None = None
     measures: Mapping[str, Callable[[nn.Module], float]] = field(default_factory=dict)
-    on_epoch: Callable[[Record], None] | None = None
+    on_history: Callable[[History], None] | None = None
 
     def __post_init__(self) -> None:
         if self.select not in ("last", "best"):
@@ -91,8 +93,7 @@ class Backdoor:
         _carries(mark, data, anatomy.classes)
         model = self.start(host, anatomy, rng)
         triggers = Images(mark.images, mark.labels, mark.classes, "triggers")
-        stop = _Stop(self.enough, self.patience)
-        fit(
+        history = fit(
             model,
             data.train,
             self.terms,
@@ -104,39 +105,30 @@ class Backdoor:
             augment=self.augment,
             head=anatomy.head,
             monitor=lambda m: self._measure(m, triggers, data.test),
-            until=stop if self.enough is not None else None,
+            until=self._has_enough if self.enough is not None else None,
             prefer=(lambda r: (r["trig_acc"], r.get("val_acc", 0.0))) if self.select == "best" else None,
-            checkpoint=None if self.checkpoint is None else Checkpoint(self.checkpoint),
+            checkpoint=None if self.checkpoint is None else Checkpoint(Path(self.checkpoint)),
             title=self.name,
         )
+        if self.on_history is not None:
+            self.on_history(history)
         return model
 
     def _measure(self, model: nn.Module, triggers: Images, test: Images) -> Record:
         record = {"trig_acc": accuracy(model, triggers)}
         if self.watch:
-            record["val_acc"] = accuracy(model, test.subset(torch.arange(min(self.watch, len(test)))))
+            record["val_acc"] = accuracy(model, test.sample(self.watch))
         record |= {name: measure(model) for name, measure in self.measures.items()}
-        if self.on_epoch is not None:
-            self.on_epoch(record)
         return record
+
+    def _has_enough(self, history: History) -> bool:
+        reached = [record["trig_acc"] >= (self.enough or 0) for record in history]
+        return True in reached and len(reached) - 1 - reached.index(True) >= self.patience
 
     @property
     def needs_labels(self) -> bool:
         """Whether any term uses the labels of the training images (FixLL+PFL and FixLL+SPL do not)."""
         return any(isinstance(term, CrossEntropy) and term.on != "triggers" for term in self.terms)
-
-
-class _Stop:
-    """True once the trigger accuracy has been enough, `patience` epochs later."""
-
-    def __init__(self, enough: float | None, patience: int) -> None:
-        self._enough, self._left = enough, patience
-
-    def __call__(self, record: Record) -> bool:
-        if self._enough is None or record["trig_acc"] < self._enough:
-            return False
-        self._left -= 1
-        return self._left < 0
 
 
 def _carries(mark: TriggerSet, data: Data, classes: int) -> None:
@@ -152,6 +144,4 @@ def _carries(mark: TriggerSet, data: Data, classes: int) -> None:
         raise CannotCarry(
             f"the data has {data.classes} classes and the host answers {classes}; check which belongs to which"
         )
-    empty = [k for k, n in enumerate(torch.bincount(data.train.labels, minlength=classes).tolist()) if not n]
-    if empty:
-        raise BadInput(f"no training image of class {', '.join(map(str, empty[:5]))}; give images of every class")
+    require_every_class(data.train)

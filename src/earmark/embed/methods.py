@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -126,4 +127,8 @@ def method(name: str, **settings: Any) -> Backdoor:
     """The embedding method called `name`, with its settings (alpha, beta, gamma, shape, build)."""
     if name not in METHODS:
         raise unknown_name("embedding method", name, METHODS)
+    known = list(inspect.signature(METHODS[name]).parameters)
+    for setting in settings:
+        if setting not in known:
+            raise unknown_name(f"setting of {name}", setting, known)
     return METHODS[name](**settings)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from earmark.embed.prototypes import prototypes
-from earmark.models import Anatomy, reinitialised
+from earmark.models import Anatomy, built, device_of, reinitialised
 
 __all__ = ["FromHost", "FromScratch", "Start"]
 
@@ -44,7 +44,7 @@ class FromScratch:
     build: Callable[[], nn.Module] | None = None
 
     def __call__(self, host: nn.Module, anatomy: Anatomy, rng: torch.Generator) -> nn.Module:
-        model = self.build() if self.build is not None else reinitialised(host, rng)
+        model = reinitialised(host, rng) if self.build is None else built(self.build, rng).to(device_of(host))
         linear = anatomy.linear(model)
         with torch.no_grad():
             if self.head == "host":

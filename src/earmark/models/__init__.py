@@ -1,9 +1,9 @@
 """Networks of the papers, and how to read any classifier: its mode, its head, its penultimate feature."""
 
 from earmark.models.anatomy import Anatomy, Reading, dissect, logits_of
-from earmark.models.modes import device_of, evaluating, frozen_batchnorm
+from earmark.models.modes import device_of, dtype_of, evaluating, frozen_batchnorm
 from earmark.models.plain import PlainCNN
-from earmark.models.restart import reinitialised
+from earmark.models.restart import built, reinitialised
 from earmark.models.thin_resnet import ThinResNet18
 from earmark.models.wide_resnet import WideResNet
 from earmark.models.wrap import Normalised, normalised
@@ -15,8 +15,10 @@ __all__ = [
     "Reading",
     "ThinResNet18",
     "WideResNet",
+    "built",
     "device_of",
     "dissect",
+    "dtype_of",
     "evaluating",
     "frozen_batchnorm",
     "logits_of",

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from earmark.errors import BadInput
-from earmark.models.modes import device_of, evaluating
+from earmark.models.modes import device_of, dtype_of, evaluating
 
 __all__ = ["Anatomy", "Reading", "dissect", "logits_of"]
 
@@ -68,18 +69,26 @@ class Anatomy:
         return {name for name, parameter in model.named_parameters() if id(parameter) in head}
 
     def read(self, model: nn.Module, images: Tensor, through: nn.Module | None = None) -> Reading:
-        """One forward pass that keeps z: through `model`, or through a wrapper of it (DDP, say) given as `through`."""
-        caught: list[Tensor] = []
-        hook = self.linear(model).register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        """One forward pass that keeps z and the head's output, which are logits even if a softmax follows.
+
+        It goes through `model`, or through a wrapper of it (DDP, say) given as `through`.
+        """
+        caught: list[Reading] = []
+        hook = self.linear(model).register_forward_hook(lambda _, args, out: caught.append(Reading(args[0], out)))
         try:
-            output = (through or model)(images)
+            (through or model)(images)
         finally:
             hook.remove()
         if len(caught) != 1:
             raise BadInput(
                 f"the head {self.head!r} ran {len(caught)} times in one forward pass, expected once; name another head"
             )
-        return Reading(caught[0], logits_of(output))
+        if caught[0].features.ndim != 2:
+            raise BadInput(
+                f"the head {self.head!r} reads features {tuple(caught[0].features.shape)}, expected one vector "
+                "(N, d) an image; name the layer that classifies the whole image"
+            )
+        return caught[0]
 
 
 def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anatomy:
@@ -96,7 +105,9 @@ def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anato
     Raises:
         BadInput: no layer, or more than one, fits; the message names the candidates.
     """
-    example = (example.float() / 255 if example.dtype == torch.uint8 else example).to(device_of(model))
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise BadInput("the model has layers that are not initialised yet; run it once on an image first")
+    example = (example.float() / 255 if example.dtype == torch.uint8 else example).to(device_of(model), dtype_of(model))
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if head is not None and head not in linears:
         raise BadInput(f"no nn.Linear is named {head!r}; the model has {_names(linears)}")
@@ -105,6 +116,11 @@ def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anato
     try:
         with evaluating(model), torch.no_grad():
             logits = logits_of(model(example))
+    except (RuntimeError, TypeError, IndexError) as error:
+        said = str(error).splitlines()[0]
+        raise BadInput(
+            f"the model cannot take images {tuple(example.shape[1:])}: {said}; check channels and size"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -9,12 +9,17 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["device_of", "evaluating", "frozen_batchnorm", "is_batchnorm"]
+__all__ = ["device_of", "dtype_of", "evaluating", "frozen_batchnorm", "is_batchnorm"]
 
 
 def device_of(model: nn.Module) -> torch.device:
     """The device of a model's first parameter; the CPU for a model without parameters."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """The type that a model computes in: that of its first floating parameter, float32 without one."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
 def is_batchnorm(module: nn.Module) -> bool:

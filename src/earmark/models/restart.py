@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from earmark.models.modes import device_of
 
-__all__ = ["reinitialised"]
+__all__ = ["built", "reinitialised"]
 
 
 def reinitialised(model: nn.Module, rng: torch.Generator) -> nn.Module:
@@ -26,6 +27,14 @@ def reinitialised(model: nn.Module, rng: torch.Generator) -> nn.Module:
         torch.default_generator.manual_seed(seed)
         _reset(fresh)
     return fresh.to(device_of(model))
+
+
+def built(build: Callable[[], nn.Module], rng: torch.Generator) -> nn.Module:
+    """What `build` makes with a seed from `rng`; the global random state is left alone."""
+    seed = int(torch.randint(2**62, (), generator=rng))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return build()
 
 
 def _reset(module: nn.Module) -> None:

@@ -152,7 +152,7 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     needed = required_triggers(1 / data.classes, surviving=0.5, alpha=ALPHA, power=0.999)
     history: list[Record] = []
     hiding = fixll_pfl(beta=0.05).but(lr=1e-3, epochs=60, triggers_per_batch=16, enough=1.0, patience=3)
-    scheme = deep_fidelity(Noise(count=max(100, needed)), hiding.but(on_epoch=history.append), ALPHA)
+    scheme = deep_fidelity(Noise(count=max(100, needed)), hiding.but(on_history=history.extend), ALPHA)
     owner = OwnerKey.generate()
     key = owner.mark_key(NAME)
     mark = scheme.mint(key, host, data)

@@ -2,7 +2,7 @@
 
 from earmark.training.checkpoint import Checkpoint
 from earmark.training.evaluate import accuracy, answers, predict, read_all
-from earmark.training.host import HOST, train_host
+from earmark.training.host import HOST, require_every_class, train_host
 from earmark.training.loop import fit
 from earmark.training.settings import Augment, History, Record, Settings
 from earmark.training.terms import (
@@ -38,6 +38,7 @@ __all__ = [
     "head_only",
     "predict",
     "read_all",
+    "require_every_class",
     "train_host",
     "trunk_only",
 ]

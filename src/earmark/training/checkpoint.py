@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from earmark.errors import BadInput
-from earmark.files import save_tensors
+from earmark.files import save_tensors, state_tensors
 
 __all__ = ["Checkpoint", "Position"]
 
@@ -59,7 +59,7 @@ class Saver:
         """Write everything that the rest of the run depends on."""
         if self._checkpoint is None:
             return
-        tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+        tensors = {f"model/{name}": value for name, value in state_tensors(model).items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optim/{index}/{name}": value for name, value in state.items() if isinstance(value, Tensor)}
         tensors |= {f"best/{name}": value for name, value in (position.best or {}).items()}
@@ -89,7 +89,7 @@ class Saver:
                 f"{self._checkpoint.path} is the checkpoint of another run (other settings, data, seed or start); "
                 "remove it or name another file"
             )
-        model.load_state_dict(_under(tensors, "model/"))
+        model.load_state_dict(_under(tensors, "model/"), strict=False)  # extra state that is no tensor is not kept
         saved = optimizer.state_dict()
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in _under(tensors, "optim/").items():

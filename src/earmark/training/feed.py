@@ -63,7 +63,8 @@ class Feed:
     @property
     def steps_per_epoch(self) -> int:
         """Steps of one epoch: a whole pass, or as many as the settings allow."""
-        whole = -(-len(self._labels) // self._settings.batch_size)
+        full, rest = divmod(len(self._labels), self._settings.batch_size)
+        whole = full + (rest >= self._world)
         return min(whole, self._settings.steps_per_epoch or whole)
 
     def order(self, epoch: int) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from earmark.core import Images
 from earmark.errors import BadInput, Diverged
-from earmark.files import digest, model_digest
-from earmark.models import device_of, dissect, evaluating, frozen_batchnorm
+from earmark.files import state_tensors
+from earmark.models import Anatomy, device_of, dissect, evaluating, frozen_batchnorm
+from earmark.training.case import Case
+from earmark.training.case import named as _named
 from earmark.training.checkpoint import Checkpoint, Position, Saver
 from earmark.training.progress import Meter, meter
 from earmark.training.run import Run
@@ -42,7 +44,7 @@ def fit(
     augment: Augment | None = None,
     head: str | None = None,
     monitor: Callable[[nn.Module], Record] | None = None,
-    until: Callable[[Record], bool] | None = None,
+    until: Callable[[History], bool] | None = None,
     prefer: Callable[[Record], float | tuple[float, ...]] | None = None,
     checkpoint: Checkpoint | None = None,
     fabric: Fabric | None = None,
@@ -63,7 +65,7 @@ def fit(
         augment: a random view of the training images, never of triggers.
         head: the name of the last linear layer, where the search for it cannot tell.
         monitor: measured after each epoch, together with the mean of each term; the records are the history.
-        until: the run ends after the first epoch whose record this accepts (early stopping).
+        until: the run ends after the first epoch at which this accepts the records so far (early stopping).
         prefer: the model ends as it was after the epoch whose record scores highest (selection), the first of equals.
         checkpoint: where to save; an unfinished run found there goes on, a finished one is loaded.
         fabric: a launched Lightning Fabric, to train on several devices; each takes its share of every batch.
@@ -73,18 +75,20 @@ def fit(
         One record per epoch: means of the terms, by name, and what `monitor` measured.
 
     Raises:
-        BadInput: more triggers per batch than triggers, no host, nothing to train, or a checkpoint of another run.
+        BadInput: a case that does not fit together (triggers, host, classes), or a checkpoint of another run.
         Diverged: the loss stopped being finite; the last checkpoint is from before.
     """
     seed = int(torch.randint(2**62, (), generator=rng))
-    _check(model, data, terms, settings, triggers, host)
+    case = Case(model, data, tuple(terms), settings, seed, triggers, host, augment, head)
+    case.check()
     fabric = fabric or _fabric(settings)
     home, anatomy = device_of(model), dissect(model, data.pixels[:1], head)
+    _fits(case, anatomy, fabric.world_size)
     names = trainable(model, anatomy)
-    fingerprint = _fingerprint(model, data, terms, settings, triggers, names, seed)
+    watched = [_named(what) for what in (monitor, until, prefer)]
+    fingerprint = case.fingerprint([sorted(names), watched, fabric.world_size])
     with _only(model, names, settings):
-        run = Run(model, data, tuple(terms), settings, seed, triggers, host, augment, anatomy, fabric)
-        history = _epochs(run, Saver(checkpoint, fingerprint), monitor, until, prefer, title)
+        history = _epochs(Run(case, anatomy, fabric), Saver(checkpoint, fingerprint), monitor, until, prefer, title)
     model.to(home)
     return history
 
@@ -96,14 +100,14 @@ def _epochs(
     run: Run,
     saver: Saver,
     monitor: Callable[[nn.Module], Record] | None,
-    until: Callable[[Record], bool] | None,
+    until: Callable[[History], bool] | None,
     prefer: Callable[[Record], float | tuple[float, ...]] | None,
     title: str,
 ) -> History:
     position = saver.load(run.model, run.optimizer)
     history = position.history
     with meter(title, _total_steps(run)) as show:
-        while not position.done:
+        while not position.done and _total_steps(run):
             sums = _one_epoch(run, position, saver, show)
             record = {**sums, **(monitor(run.model) if monitor else {})}
             history.append(record)
@@ -112,11 +116,11 @@ def _epochs(
                 _keep_best(position, record, prefer, run.model)
             position.epoch, position.step = position.epoch + 1, 0
             position.done = (
-                position.epoch >= run.settings.epochs or _spent(run, position) or bool(until and until(record))
+                position.epoch >= run.settings.epochs or _spent(run, position) or bool(until and until(history))
             )
             _save(run, saver, position)
     if position.best is not None:
-        run.model.load_state_dict(position.best)
+        run.model.load_state_dict(position.best, strict=False)
     return list(history)
 
 
@@ -178,35 +182,21 @@ def _keep_best(
     ranked = list(score) if isinstance(score, tuple) else [score]
     if position.best_score is None or ranked > position.best_score:
         position.best_score = ranked
-        position.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        position.best = {name: value.clone() for name, value in state_tensors(model).items()}
 
 
 # ------------------------------------------------------------------------------------------------------------ details
 
 
-def _check(
-    model: nn.Module,
-    data: Images,
-    terms: Sequence[Term],
-    settings: Settings,
-    triggers: Images | None,
-    host: nn.Module | None,
-) -> None:
-    if not len(data):
-        raise BadInput(f"{data.name} holds no image; give at least one")
-    if not list(model.parameters()):
-        raise BadInput("the model has no parameters; give a network that can learn")
-    if not terms:
-        raise BadInput("no loss term was given; give at least one")
-    if host is None and any(term.needs_host for term in terms):
-        raise BadInput(f"the terms {[t.name for t in terms if t.needs_host]} compare with a host; give host=...")
-    if triggers is not None and settings.triggers_per_batch > len(triggers):
-        raise BadInput(
-            f"{settings.triggers_per_batch} triggers per batch were asked for, but there are {len(triggers)}; "
-            "lower triggers_per_batch or mint more"
-        )
-    if triggers is not None and triggers.shape != data.shape:
-        raise BadInput(f"triggers are {triggers.shape} and training images {data.shape}; mint triggers for this data")
+def _fits(case: Case, anatomy: Anatomy, world: int) -> None:
+    for images in (case.data, case.triggers):
+        if images is not None and images.classes > anatomy.classes:
+            raise BadInput(
+                f"{images.name} has {images.classes} classes and the model answers {anatomy.classes}; give a model "
+                "with a score for each class"
+            )
+    if min(case.settings.batch_size, case.settings.triggers_per_batch if case.triggers else world) < world:
+        raise BadInput(f"{world} processes share every batch: give each at least one image and one trigger")
 
 
 @contextmanager
@@ -228,23 +218,7 @@ def _only(model: nn.Module, names: set[str], settings: Settings) -> Iterator[Non
 def _fabric(settings: Settings) -> Fabric:
     device = settings.torch_device()
     devices = [device.index] if ":" in str(device) else 1
-    return Fabric(accelerator=device.type, devices=devices, precision=settings.precision)  # type: ignore[arg-type]
-
-
-def _fingerprint(
-    model: nn.Module,
-    data: Images,
-    terms: Sequence[Term],
-    settings: Settings,
-    triggers: Images | None,
-    names: set[str],
-    seed: int,
-) -> str:
-    """What makes a run the run that it is; the device and the memory layout do not."""
-    about = settings.to_dict()
-    del about["device"], about["channels_last"]
-    parts = {"pixels": data.pixels, "labels": data.labels}
-    if triggers is not None:
-        parts |= {"trigger_pixels": triggers.pixels, "trigger_labels": triggers.labels}
-    named = [[term.name, term.weight] for term in terms]
-    return digest(parts, [model_digest(model), about, named, sorted(names), seed])
+    try:
+        return Fabric(accelerator=device.type, devices=devices, precision=settings.precision)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise BadInput(f"precision {settings.precision!r} is not to be had here ({error}); give 32-true") from error

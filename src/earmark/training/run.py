@@ -10,11 +10,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from earmark.core import Images
-from earmark.models import Anatomy, Reading, evaluating
+from earmark.models import Anatomy, Reading, device_of, evaluating
+from earmark.training.case import Case
 from earmark.training.evaluate import read_all
 from earmark.training.feed import Batch, Feed, mix
-from earmark.training.settings import Augment, Settings
-from earmark.training.terms import Step, Term
+from earmark.training.settings import Settings
+from earmark.training.terms import Step
 
 __all__ = ["Run"]
 
@@ -26,30 +27,20 @@ class Run:
     penultimate features are constants and a table, too.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        data: Images,
-        terms: tuple[Term, ...],
-        settings: Settings,
-        seed: int,
-        triggers: Images | None,
-        host: nn.Module | None,
-        augment: Augment | None,
-        anatomy: Anatomy,
-        fabric: Fabric,
-    ) -> None:
-        self.settings, self.terms, self.seed, self._anatomy, self._fabric = settings, terms, seed, anatomy, fabric
-        self.device, self.augment = fabric.device, augment
+    def __init__(self, case: Case, anatomy: Anatomy, fabric: Fabric) -> None:
+        model, settings = case.model, case.settings
+        self.settings, self.terms, self.seed, self.augment = settings, case.terms, case.seed, case.augment
+        self._anatomy, self._fabric, self.device = anatomy, fabric, fabric.device
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format
         self.model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer = _optimizer(model, settings)
         self._wrapped, self._stepper = fabric.setup(model, self.optimizer, move_to_device=False)
         self._start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-        self.feed = Feed(data, triggers, settings, augment, seed, self.device, (fabric.global_rank, fabric.world_size))
-        self._weights = torch.tensor([term.weight for term in terms], device=self.device)
-        self._tables = self._constant_features(data, triggers)
-        self._host, self._host_table = self._prepare_host(host, data, layout)
+        share = (fabric.global_rank, fabric.world_size)
+        self.feed = Feed(case.data, case.triggers, settings, case.augment, case.seed, self.device, share)
+        self._weights = torch.tensor([term.weight for term in case.terms], device=self.device)
+        self._tables = self._constant_features(case.data, case.triggers)
+        self._host, self._host_table = self._prepare_host(case.host, case.data, layout)
 
     @property
     def chief(self) -> bool:
@@ -100,8 +91,8 @@ class Run:
         if host is None or not any(term.needs_host for term in self.terms):
             return None, None
         if self.augment is None:
-            table = read_all(host, self._anatomy, data)
-            return None, Reading(*(tensor.to(self.device) for tensor in table))
+            here = host if device_of(host) == self.device else copy.deepcopy(host).to(self.device)
+            return None, Reading(*(tensor.to(self.device) for tensor in read_all(here, self._anatomy, data)))
         return copy.deepcopy(host).to(self.device, memory_format=layout), None  # type: ignore[call-overload]
 
     def _constant_features(self, data: Images, triggers: Images | None) -> tuple[Tensor, Tensor | None] | None:

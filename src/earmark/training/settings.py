@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 Record = Mapping[str, float]
 """What was measured after one epoch, by name."""
 
-History = list[Record]
+History = Sequence[Record]
 """One record per epoch."""
 
 
@@ -75,6 +75,8 @@ class Settings:
                 ("momentum", "0 to below 1", 0 <= self.momentum < 1),
                 ("weight_decay", "0 or more", self.weight_decay >= 0),
                 ("batchnorm", "frozen or train", self.batchnorm in ("frozen", "train")),
+                ("milestones", "1 or more, rising", list(self.milestones) == sorted({*self.milestones} - {0})),
+                ("decay", "above 0", self.decay > 0),
                 ("steps", "1 or more, or none", self.steps is None or self.steps >= 1),
                 ("steps_per_epoch", "1 or more, or none", self.steps_per_epoch is None or self.steps_per_epoch >= 1),
             )
@@ -111,4 +113,8 @@ class Settings:
         """The device that `device` names on this machine."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise BadInput(f"device {self.device!r} is not to be had here; give auto, cpu, cuda or cuda:0") from error
         return torch.device(self.device)

@@ -49,7 +49,7 @@ class Step:
 
 
 class Term(Protocol):
-    """One summand of the objective. `needs_host` asks `fit` for the host's reading of the batch."""
+    """One summand of the objective: `needs_host` asks `fit` for the host's reading, `needs_triggers` for triggers."""
 
     @property
     def name(self) -> str: ...
@@ -57,6 +57,8 @@ class Term(Protocol):
     def weight(self) -> float: ...
     @property
     def needs_host(self) -> bool: ...
+    @property
+    def needs_triggers(self) -> bool: ...
     def __call__(self, step: Step) -> Tensor: ...
 
 
@@ -67,6 +69,10 @@ class CrossEntropy:
     on: Literal["all", "clean", "triggers"] = "all"
     weight: float = 1.0
     needs_host = False
+
+    @property
+    def needs_triggers(self) -> bool:
+        return self.on == "triggers"
 
     @property
     def name(self) -> str:
@@ -83,6 +89,7 @@ class TotalWeightLoss:
 
     weight: float = 0.01
     needs_host = False
+    needs_triggers = False
     name = "twl"
 
     def __call__(self, step: Step) -> Tensor:
@@ -96,6 +103,7 @@ class PenultimateFeatureLoss:
 
     weight: float = 0.01
     needs_host = True
+    needs_triggers = False
     name = "pfl"
 
     def __call__(self, step: Step) -> Tensor:
@@ -109,6 +117,7 @@ class SoftmaxLoss:
 
     weight: float = 1000.0
     needs_host = True
+    needs_triggers = False
     name = "spl"
 
     def __call__(self, step: Step) -> Tensor:
@@ -124,6 +133,7 @@ class Distillation:
     temperature: float = 3.0
     weight: float = 1.0
     needs_host = True
+    needs_triggers = False
     name = "distillation"
 
     def __call__(self, step: Step) -> Tensor:

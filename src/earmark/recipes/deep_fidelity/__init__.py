@@ -68,39 +68,33 @@ def reproduce(
                 bench = [Bench(setting, scale, seed, data, out) for seed in range(seeds or effort.seeds)]
                 measured = [(row, [b.measure(row) for b in bench]) for row in rows()]
                 paper = printed.get(name, {}).get(setting, {})
-                found.append(_summary(name, setting, scale, measured, paper, out))
+                found.append(_summary(name, bench[0], measured, paper))
     return found
 
 
 def _summary(
-    table: str,
-    setting: str,
-    scale: str,
-    measured: list[tuple[Row, list[dict[str, Any]]]],
-    paper: Mapping[str, Any],
-    out: Path,
+    table: str, bench: Bench, measured: list[tuple[Row, list[dict[str, Any]]]], paper: Mapping[str, Any]
 ) -> dict[str, Any]:
-    effort = SCALES[scale]
     rows = [
         {
             "method": row.label,
             "metrics": {name: _pair(name, paper.get(row.label, {}), results) for name in (*METRICS, *EXTRA)},
             "history": results[0]["history"],
             "weights": dict(row.weights),
-            "cloud": str(out / scale / setting / "seed0" / f"{row.slug}.cloud.safetensors"),
+            "cloud": str(bench.cloud(row).relative_to(bench.out)),
         }
         for row, results in measured
     ]
     return {
         "table": table,
-        "setting": setting,
-        "scale": scale,
+        "setting": bench.name,
+        "scale": bench.scale,
         "rows": rows,
-        "settings": _describe(effort, setting),
+        "settings": _describe(bench.effort, bench.name),
         "hardware": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, "
         + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
         + f", torch {torch.__version__}",
-        "notes": list(effort.notes),
+        "notes": [*bench.effort.notes, *bench.notes],
     }
 
 
@@ -112,5 +106,6 @@ def _pair(name: str, paper: Mapping[str, float | None], results: list[dict[str, 
 
 def _describe(effort: Scale, setting: str) -> dict[str, Any]:
     own = {name: value for name, value in vars(effort).items() if name not in ("settings", "notes")}
+    own["host"] = own["host"] or SETTINGS[setting].host
     runs = {name: own.pop(name).to_dict() for name in ("host", "embed", "scratch")}
     return {"data": SETTINGS[setting].data, **own, **{f"{name} run": run for name, run in runs.items()}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from earmark.fidelity import DeepFidelity, penultimate_feature_loss, softmax_los
 from earmark.files import load_tensors, read_json, save_tensors, write_json
 from earmark.keys import MarkKey
 from earmark.marks import Abstract, Noise, Stamped, TriggerMint, TriggerSet
-from earmark.models import dissect, reinitialised
+from earmark.models import built, dissect
 from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS
 from earmark.recipes.deep_fidelity.tables import Row
-from earmark.training import Checkpoint, Record, read_all, train_host
+from earmark.training import Checkpoint, Record, Settings, read_all, train_host
 
 __all__ = ["Bench"]
 
@@ -33,13 +34,25 @@ class Bench:
     """One setting at one scale with one seed: its data, its host, its marks and its rows, made when they are needed."""
 
     def __init__(self, setting: str, scale: str, seed: int, data: Path | None, out: Path) -> None:
+        self.name, self.scale, self.out = setting, scale, out
         self.setting, self.effort, self.seed = SETTINGS[setting], SCALES[scale], seed
         self.folder = out / scale / setting / f"seed{seed}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.data = _draw(_open(self.setting.data, scale, data), self.effort, seed)
+        self._claim_folder()
+        read, self.notes = _open(self.setting.data, scale, data)
+        self.data = _draw(read, self.effort, seed)
         self.augment = self.setting.augment if self.effort.augment else None
         self._host: nn.Module | None = None
         self._fidelity: dict[str, DeepFidelity] = {}
+
+    def _claim_folder(self) -> None:
+        """Rows and models in the folder belong to one effort; another one's are never mixed with them."""
+        effort = {name: value for name, value in vars(self.effort).items() if name not in ("notes", "seeds")}
+        own = {"effort": repr(effort), "setting": repr(self.setting.host), "seed": self.seed}
+        about = self.folder / "about.json"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if about.exists() and read_json(about) != own:
+            raise BadInput(f"{self.folder} holds rows of another effort; give a new folder, or remove this one")
+        write_json(about, own)
 
     # -- a row
 
@@ -53,6 +66,7 @@ class Bench:
             report = self._meter(row.mint)(model, self.host, self.data).to_dict()
             report |= {f"agreement_{name}": share for name, share in report.pop("agreement").items()}
             write_json(path, {**report, "history": history, "seconds": time.monotonic() - begun})
+        self._checkpoint(row.slug).unlink(missing_ok=True)
         result: dict[str, Any] = read_json(path)
         return result
 
@@ -67,13 +81,14 @@ class Bench:
 
     def _embed(self, row: Row) -> tuple[nn.Module, list[Record]]:
         history: list[Record] = []
-        checkpoint = self.folder / f"{row.slug}.checkpoint.safetensors"
-        marked = self._method(row, checkpoint, history)(self.host, self.mark(row.mint), self.data, rng(self.seed))
+        marked = self._method(row, history)(self.host, self.mark(row.mint), self.data, rng(self.seed))
         save_tensors(self.folder / f"{row.slug}.safetensors", marked.state_dict())
-        checkpoint.unlink(missing_ok=True)
         return marked, history
 
-    def _method(self, row: Row, checkpoint: Path, history: list[Record]) -> Backdoor:
+    def _checkpoint(self, slug: str) -> Path:
+        return self.folder / f"{slug}.checkpoint.safetensors"
+
+    def _method(self, row: Row, history: list[Record]) -> Backdoor:
         assert row.method is not None
         given: dict[str, Any] = dict(row.weights)
         if row.method == "polytope":
@@ -90,14 +105,14 @@ class Bench:
             patience=self.effort.patience or 0,
             select="best" if self.effort.patience is None else "last",
             watch=self.effort.watch,
-            checkpoint=checkpoint,
+            checkpoint=self._checkpoint(row.slug),
             measures=self._curves() if row.curves else {},
-            on_epoch=history.append,
+            on_history=history.extend,
         )
 
     def _curves(self) -> dict[str, Callable[[nn.Module], float]]:
         """The metrics of Figure 6, on a thousand training images."""
-        some = self.data.train.subset(torch.arange(min(1_000, len(self.data.train))))
+        some = self.data.train.sample(1_000)
         anatomy = dissect(self.host, some.pixels[:1])
         then = read_all(self.host, anatomy, some)
         return {
@@ -121,16 +136,13 @@ class Bench:
             if path.exists():
                 self._host = self._load(path)
             else:
-                checkpoint = Checkpoint(self.folder / "host.checkpoint.safetensors")
-                settings = self.effort.host
-                watched = Data(
-                    self.data.train, self.data.test.subset(torch.arange(min(self.effort.watch, len(self.data.test))))
-                )
+                checkpoint = Checkpoint(self._checkpoint("host"))
+                settings = self.effort.host or self.setting.host
+                watched = Data(self.data.train, self.data.test.sample(self.effort.watch))
                 self._host = train_host(
                     self._fresh(), watched, rng(self.seed), settings, augment=self.augment, checkpoint=checkpoint
                 )
                 save_tensors(path, self._host.state_dict())
-                checkpoint.path.unlink(missing_ok=True)
         return self._host
 
     def mark(self, kind: str) -> TriggerSet:
@@ -140,7 +152,7 @@ class Bench:
 
     def _meter(self, kind: str) -> DeepFidelity:
         if kind not in self._fidelity:
-            some = self.data.test.subset(torch.arange(min(500, len(self.data.test))))
+            some = self.data.test.sample(500)
             others = {
                 "corrupted": corrupted(some, "gaussian-noise", 3, rng(self.seed)),
                 "ood": ood(some, rng(self.seed)),
@@ -148,18 +160,20 @@ class Bench:
             self._fidelity[kind] = DeepFidelity(self.mark(kind), others).against(self.host, self.data)
         return self._fidelity[kind]
 
+    def cloud(self, row: Row) -> Path:
+        """The file of a row's features."""
+        return self.folder / f"{row.slug}.cloud.safetensors"
+
     def _keep_cloud(self, row: Row, model: nn.Module) -> None:
         """Features, labels and prototypes of some training images, for the paper's Figures 1, 4 and 5."""
-        some = self.data.train.subset(torch.arange(min(2_000, len(self.data.train))))
+        some = self.data.train.sample(2_000)
         anatomy = dissect(model, some.pixels[:1])
         cloud = {"features": read_all(model, anatomy, some).features, "labels": some.labels}
-        save_tensors(
-            self.folder / f"{row.slug}.cloud.safetensors", {**cloud, "prototypes": anatomy.linear(model).weight}
-        )
+        save_tensors(self.cloud(row), {**cloud, "prototypes": anatomy.linear(model).weight})
 
     def _fresh(self) -> nn.Module:
-        net = self.setting.build(self.data.classes, self.effort.width)
-        return reinitialised(net, rng(self.seed))
+        build = partial(self.setting.build, self.data.classes, self.effort.width)
+        return built(build, rng(self.seed)).to(Settings().torch_device())
 
     def _load(self, path: Path) -> nn.Module:
         model = self._fresh()
@@ -177,19 +191,24 @@ def _mint(kind: str, effort: Scale) -> TriggerMint:
     )
 
 
-def _open(name: str, scale: str, data: Path | None) -> Data:
+def _open(name: str, scale: str, data: Path | None) -> tuple[Data, list[str]]:
+    """The images, and what a reader has to know about them."""
     if scale == "quick":
-        return digits()
+        return digits(), []
     root = data or (Path(os.environ["EARMARK_DATA"]) if "EARMARK_DATA" in os.environ else None)
     if root is None:
         raise BadInput(
             f"scale {scale!r} needs real images: give the folder that holds {name}/ as --data or EARMARK_DATA"
         )
     if name == "mnist":
-        return idx(root / "mnist")
-    if name == "cifar100" and not (root / "cifar100").exists():
-        return folder(root / "tinyimagenet100-32")
-    return folder(root / name)
+        return idx(root / "mnist"), []
+    notes = []
+    if name == "cifar100" and not (root / name).exists():
+        name = "tinyimagenet100-32"
+        notes.append("100 classes of Tiny ImageNet, 32 x 32, stand in for CIFAR-100: not the paper's data.")
+    if next((root / name).rglob("*.jp*g"), None):
+        notes.append(f"{name} is read from JPEG files, a little noisier than the original.")
+    return folder(root / name), notes
 
 
 def _draw(data: Data, effort: Scale, seed: int) -> Data:

@@ -9,18 +9,19 @@ from torch import nn
 
 from earmark.data import CropFlip
 from earmark.models import ThinResNet18, WideResNet, normalised
-from earmark.training import Augment
+from earmark.training import HOST, Augment, Settings
 
 __all__ = ["SETTINGS", "Setting"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A host of the paper: its network, behind its normalisation, its data, and the polytope that fits its feature."""
+    """A host of the paper: data, network behind its normalisation, a polytope that fits its feature, and its run."""
 
     data: str
     build: Callable[[int, int], nn.Module]
     polytope: str
+    host: Settings
     augment: Augment | None = None
 
 
@@ -40,9 +41,13 @@ def _cifar100(classes: int, width: int) -> nn.Module:
     return normalised(net, [0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761], channels=3)
 
 
+def _host(epochs: int) -> Settings:
+    return HOST.but(epochs=epochs, milestones=(epochs // 2,))
+
+
 SETTINGS: Mapping[str, Setting] = {
-    "mnist_d2": Setting("mnist", _mnist(2), "fan"),
-    "mnist_d3": Setting("mnist", _mnist(3), "fan"),
-    "cifar10_resnet18_d64": Setting("cifar10", _cifar10, "simplex", CropFlip()),
-    "cifar100_wrn28_10_d640": Setting("cifar100", _cifar100, "simplex", CropFlip()),
+    "mnist_d2": Setting("mnist", _mnist(2), "fan", HOST),
+    "mnist_d3": Setting("mnist", _mnist(3), "fan", HOST),
+    "cifar10_resnet18_d64": Setting("cifar10", _cifar10, "simplex", _host(50), CropFlip()),
+    "cifar100_wrn28_10_d640": Setting("cifar100", _cifar100, "simplex", _host(100), CropFlip()),
 }

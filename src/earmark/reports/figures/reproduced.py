@@ -19,18 +19,20 @@ __all__ = ["of_reproduction"]
 SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 
 
-def of_reproduction(found: Mapping[str, Any]) -> dict[str, Figure]:
+def of_reproduction(found: Mapping[str, Any], folder: Path = Path()) -> dict[str, Figure]:
     """The figures of one table, by name; empty where what they need was not measured or is no longer there.
 
     Args:
         found: a table as the recipe returns it. `figure6` gives "curves" from its rows' histories, `figure7` a "sweep"
             from their weights, and every table that starts with the host gives "clouds", from the rows' cloud files
             (`features`, `labels`, `prototypes`) of the host's feature dimension.
+        folder: what the paths of cloud files start from.
 
     Raises:
         BadInput: a cloud file that cannot be read, or that holds no cloud.
     """
-    return _DRAWN.get(str(found["table"]), _clouds)(found["rows"])
+    rows = [{**row, "cloud": folder / row.get("cloud", "")} for row in found["rows"]]
+    return _DRAWN.get(str(found["table"]), _clouds)(rows)
 
 
 def _curves(rows: list[Mapping[str, Any]]) -> dict[str, Figure]:
@@ -61,7 +63,7 @@ def _mean(row: Mapping[str, Any], metric: str) -> float:
 def _clouds(rows: list[Mapping[str, Any]]) -> dict[str, Figure]:
     if not rows or rows[0]["method"] != "Host":
         return {}
-    panels = [_panel(row) for row in rows if Path(row.get("cloud", "")).is_file()]
+    panels = [_panel(row) for row in rows if row["cloud"].is_file()]
     fitting = [panel for panel in panels if panel.features.shape[1] == panels[0].features.shape[1]]
     return {"clouds": feature_clouds(fitting)} if fitting else {}
 

@@ -1,0 +1,78 @@
+"""What one run is given, whether it fits together, and the digest by which a checkpoint knows it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Any
+
+from torch import nn
+
+from earmark.core import Images
+from earmark.errors import BadInput
+from earmark.files import digest, model_digest
+from earmark.training.settings import Augment, Settings
+from earmark.training.terms import Term
+
+__all__ = ["Case", "named"]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """The arguments of one call of `fit`."""
+
+    model: nn.Module
+    data: Images
+    terms: Sequence[Term]
+    settings: Settings
+    seed: int
+    triggers: Images | None
+    host: nn.Module | None
+    augment: Augment | None
+    head: str | None
+
+    def check(self) -> None:
+        """Raise `BadInput` for what cannot go together."""
+        data, triggers, asked = self.data, self.triggers, self.settings.triggers_per_batch
+        if not len(data):
+            raise BadInput(f"{data.name} holds no image; give at least one")
+        if not list(self.model.parameters()):
+            raise BadInput("the model has no parameters; give a network that can learn")
+        if not self.terms:
+            raise BadInput("no loss term was given; give at least one")
+        if self.host is None and any(term.needs_host for term in self.terms):
+            raise BadInput(
+                f"the terms {[t.name for t in self.terms if t.needs_host]} compare with a host; give host=..."
+            )
+        if (triggers is None or not asked) and any(term.needs_triggers for term in self.terms):
+            raise BadInput("a term looks at triggers alone and no batch holds any; raise triggers_per_batch above 0")
+        if triggers is not None and asked > len(triggers):
+            raise BadInput(
+                f"{asked} triggers per batch were asked for, but there are {len(triggers)}; "
+                "lower triggers_per_batch or mint more"
+            )
+        if triggers is not None and triggers.shape != data.shape:
+            raise BadInput(
+                f"triggers are {triggers.shape} and training images {data.shape}; mint triggers for this data"
+            )
+
+    def fingerprint(self, more: Any) -> str:
+        """Hex SHA-256 of everything that the outcome depends on; the device and the memory layout are left out."""
+        about = self.settings.to_dict()
+        del about["device"], about["channels_last"]
+        parts = {"pixels": self.data.pixels, "labels": self.data.labels}
+        if self.triggers is not None:
+            parts |= {"trigger_pixels": self.triggers.pixels, "trigger_labels": self.triggers.labels}
+        models = [None if model is None else model_digest(model) for model in (self.model, self.host)]
+        terms = [named(term) for term in self.terms]
+        return digest(parts, [models, about, terms, named(self.augment), self.head, self.seed, more])
+
+
+def named(what: object) -> str | None:
+    """A stable name: a dataclass with all its settings, anything else by where it is defined."""
+    if what is None:
+        return None
+    if is_dataclass(what):
+        return repr(what)
+    kind = what if hasattr(what, "__qualname__") else type(what)
+    return f"{kind.__module__}.{kind.__qualname__}"
