@@ -70,9 +70,7 @@ app.command(
         "    --committed-before 2024-05-01T12:00:00Z --known-since 2024-06-01T00:00:00Z",
     ),
 )(court.judge)
-app.command(
-    "report", epilog=example("earmark judge ... --json > verdict.json; earmark report verdict.json --out report.html")
-)(measure.report)
+app.command("report", epilog=example("earmark report verdict.json fidelity.json --out report.html"))(measure.report)
 app.command("demo", epilog=example("earmark demo --out demo/"))(demo.demo)
 app.add_typer(papers, name="reproduce")
 papers.command(

@@ -84,8 +84,7 @@ def judge(
 ) -> None:
     """Rule on a claim, or between several: signature, commitment, minting, time, then the suspect.
 
-    Without --committed-before and --known-since, p is multiplied by 2^64 for the keys that may have been tried in
-    secret. With several claims, the options --evidence, --released and --committed-before go with them in their order,
+    p is multiplied by 2^64 for the keys that may have been tried in secret, whatever the times. With several claims, the options --evidence, --released and --committed-before go with them in their order,
     and --released lets the judge see whose mark was there first. Ends with the status of the first claim: 0 accepted,
     1 rejected, 3 inconclusive.
     """

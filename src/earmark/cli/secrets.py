@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
@@ -28,6 +29,8 @@ PASSWORD_LIMIT: Final = 4096
 def password(file: Path | None, new: bool = False) -> bytes:
     """The key's password: the first line of `file`, else the environment variable, else asked for (twice if `new`).
 
+    Where standard input is no terminal, its first line is taken instead of asking.
+
     Raises:
         BadInput: an unreadable or empty file, or nobody there to ask.
     """
@@ -37,12 +40,17 @@ def password(file: Path | None, new: bool = False) -> bytes:
             raise BadInput(f"{file} has an empty first line; write the password there")
         return secret
     if os.environ.get(VARIABLE):
-        return os.environb[VARIABLE.encode()]
-    try:
-        asked: str = typer.prompt("Password of the key", hide_input=True, confirmation_prompt=new, err=True)
-    except typer.Abort as error:
-        raise BadInput(f"no password was given; use the prompt, --password-file or {VARIABLE}") from error
-    return asked.encode()
+        return os.fsencode(os.environ[VARIABLE])
+    return _asked(new).encode()
+
+
+def _asked(new: bool) -> str:
+    if sys.stdin.isatty():
+        answer: str = typer.prompt("Password of the key", hide_input=True, confirmation_prompt=new, err=True)
+        return answer
+    if line := sys.stdin.readline().rstrip("\r\n"):
+        return line
+    raise BadInput(f"no password was given; use the prompt, --password-file or {VARIABLE}")
 
 
 def open_key(path: Path, password_file: Path | None) -> OwnerKey:

@@ -1,0 +1,137 @@
+"""Names on the command line: help, suggestions, and one line for each mistake; nothing here needs a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from earmark.cli import app
+from earmark.cli.group import BAD_INPUT, CRASHED, INTERRUPTED
+
+COMMANDS = (
+    *("key new", "key show", "train", "mint", "embed", "commit", "fidelity", "attack", "verify", "judge", "report"),
+    *("demo", "reproduce deep-fidelity"),
+)
+
+
+def run(*words: str) -> Any:
+    return CliRunner().invoke(app, list(words), env={"EARMARK_PASSWORD": "x", "EARMARK_MODEL": None})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_itself_with_an_example_and_speaks_json(command: str) -> None:
+    found = run(*command.split(), "--help")
+    assert found.exit_code == 0
+    assert "--json" in found.stdout
+    assert f"Example:\n    earmark {command} " in found.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "embed", "fidelity", "attack", "demo"])
+def test_each_command_that_draws_at_random_takes_a_seed(command: str) -> None:
+    assert "--seed N" in run(command, "--help").stdout
+
+
+def test_without_a_command_there_is_help() -> None:
+    found = run()
+    assert found.exit_code == 0
+    assert "Commands:" in found.stdout
+
+
+PATHS = ("--data", "digits", "--out", "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("embd",), "unknown command 'embd': did you mean 'embed'?"),
+        (("key", "nwe"), "unknown command 'nwe': did you mean 'new'?"),
+        (("reproduce", "deep-fidelty"), "did you mean 'deep-fidelity'?"),
+        (("train", "--sede", "1", *PATHS), "unknown option '--sede': did you mean '--seed'?"),
+        (("train", *PATHS, "--model", "plian"), "unknown network 'plian': did you mean 'plain'?"),
+        (("train", *PATHS, "--set", "epoch=3"), "unknown setting 'epoch': did you mean 'epochs'?"),
+        (("train", *PATHS, "--set", "epochs"), "expected NAME=VALUE, got 'epochs'"),
+        (("train", *PATHS, "--set", "lr=1", "--set", "lr=2"), "lr is given twice"),
+        (("train", "--out", "x.safetensors", "--data", "digit"), "unknown data 'digit': did you mean 'digits'?"),
+        (("train", "--out", "x.safetensors"), "missing option '--data'; see"),
+        (("train", *PATHS, "--seed", "x"), "invalid value for '--seed'"),
+        (("attack", "prune", "m", *PATHS), "unknown attack 'prune': did you mean 'prune-"),
+        (
+            ("attack", "half", "m", *PATHS, "--set", "to=float8"),
+            "input should be 'float16' or 'bfloat16', got 'float8'",
+        ),
+        (("attack", "prune-global", "m", *PATHS, "--set", "share=2"), "0 to 1, got 2"),
+        (("embed", "--host", "h", "--mark", "m", *PATHS, "--method", "fixl"), "did you mean 'fixll'?"),
+        (("mint", "--key", "k", "--name", "n", *PATHS, "--kind", "nois"), "did you mean 'noise'?"),
+        (("mint", "--key", "k", "--name", "n", *PATHS, "--set", "sdt=1"), "unknown setting 'sdt': did you mean 'std'?"),
+        (("mint", "--key", "k", "--name", "n", *PATHS, "--set", "std=-1"), "noise std: expected a number from 0.01"),
+        (("mint", "--key", "k", "--name", "n", *PATHS, "--set", "labels=unifrm"), "did you mean 'uniform'?"),
+        (("reproduce", "deep-fidelity", "tabel4"), "unknown table 'tabel4': did you mean 'table4'?"),
+        (("reproduce", "deep-fidelity", "--scale", "quik"), "unknown scale 'quik': did you mean 'quick'?"),
+        (("reproduce", "deep-fidelity", "--seeds", "0"), "--seeds"),
+    ],
+)
+def test_a_mistyped_name_is_one_line_with_the_nearest(
+    words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = run(*words)
+    assert found.exit_code == BAD_INPUT
+    assert found.stdout == ""
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("earmark: error: ")
+    assert says in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_is_no_verdict_and_shows_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark.cli.owner.open_data", _failing)
+    found = run("train", *PATHS)
+    assert found.exit_code == CRASHED
+    assert found.stdout == ""
+
+
+def _failing(source: str) -> None:
+    raise ZeroDivisionError(source)
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, typer.Abort])
+def test_an_interrupt_says_that_work_is_not_lost(signal: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(source: str) -> None:
+        raise signal
+
+    monkeypatch.setattr("earmark.cli.owner.open_data", stop)
+    found = run("train", *PATHS)
+    assert found.exit_code == INTERRUPTED
+    assert found.stderr == "earmark: interrupted; a long command goes on where it was when it is started again\n"
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("earmark.cli.owner.open_data", full)
+    found = run("train", *PATHS)
+    assert (found.exit_code, found.stderr) == (BAD_INPUT, "earmark: error: [Errno 28] No space left on device\n")
+
+
+def test_a_reproduced_table_is_written_as_json_and_markdown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = {"val_acc": {"paper": 99.3, "ours": [98.0]}, "trig_acc": {"paper": 100.0, "ours": [100.0]}}
+    rows = [{"method": "FTAL", "metrics": metrics, "history": [], "weights": {}, "cloud": ""}]
+    value = {"table": "table4", "setting": "mnist_d2", "scale": "quick", "rows": rows, "settings": {}, "notes": []}
+    asked: list[Any] = []
+
+    def reproduce(*given: Any) -> list[Any]:
+        asked.append(given)
+        return [value]
+
+    monkeypatch.setattr("earmark.cli.reproduce.reproduce", reproduce)
+    found = run("reproduce", "deep-fidelity", "table4", "--out", str(tmp_path), "--seeds", "2", "--json")
+    assert found.exit_code == 0, found.stderr
+    assert asked == [("table4", "quick", None, tmp_path, 2, ())]
+    assert json.loads(found.stdout) == [value] == [json.loads((tmp_path / "table4-mnist_d2-quick.json").read_text())]
+    assert "| FTAL | 99.3 / 98 |" in (tmp_path / "table4-mnist_d2-quick.md").read_text()

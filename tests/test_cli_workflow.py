@@ -1,0 +1,385 @@
+"""The whole job by command line on a few hundred digits, and the bad input that needs its files to go wrong."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from earmark.attacks import ATTACKS, FORGERIES
+from earmark.cli import app
+from earmark.cli.secrets import password
+from earmark.data import digits
+from earmark.files import load_tensors, read_json, save_tensors
+from earmark.models import PlainCNN
+
+PASSWORD = "correct horse battery staple"
+SEEN, LATER = ((datetime.now(UTC) + timedelta(hours=hours)).isoformat() for hours in (1, 2))
+TIMES = ("--committed-before", SEEN, "--known-since", LATER)
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def value(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Desk:
+    """A folder, and everything that commands run in it have said."""
+
+    folder: Path
+    said: list[str] = field(default_factory=list)
+
+    def run(self, *words: str, password: str | None = PASSWORD, typed: str | None = None) -> Outcome:
+        env = {"EARMARK_PASSWORD": password, "EARMARK_MODEL": None, "COLUMNS": "200"}
+        found = CliRunner().invoke(app, [word.replace("@", f"{self.folder}/") for word in words], env=env, input=typed)
+        self.said.append(found.stdout + found.stderr + repr(words))
+        return Outcome(found.exit_code, found.stdout, found.stderr)
+
+    def good(self, *words: str, **how: Any) -> Any:
+        """The JSON of a command that has to work, and that says nothing else on standard output."""
+        found = self.run(*words, "--json", **how)
+        assert found.status == 0, found.err
+        return found.value
+
+    def fault(self, *words: str, **how: Any) -> str:
+        """The one line of a command that has to refuse its input."""
+        found = self.run(*words, **how)
+        assert found.status == 2, (found.status, found.out, found.err)
+        assert found.out == ""
+        (line,) = found.err.splitlines()
+        assert line.startswith("earmark: error: ")
+        assert "Traceback" not in line
+        return line.removeprefix("earmark: error: ")
+
+
+def small_digits(path: Path, classes: int = 10) -> None:
+    data = digits()
+    parts: dict[str, Any] = {}
+    for part, images, count in (("train", data.train, 400), ("test", data.test, 150)):
+        chosen = torch.nonzero(images.labels < classes).flatten()[:count]
+        parts |= {f"x_{part}": images.pixels[chosen, 0].numpy(), f"y_{part}": images.labels[chosen].numpy()}
+    np.savez(path, **parts)
+
+
+EMBEDDING = ("--set", "lr=0.003", "--set", "triggers_per_batch=15", "--set", "epochs=25", "--set", "enough=1.0")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    """Key, host, mark, marked model and commitment, each made by its command."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    small_digits(desk.folder / "digits.npz")
+    desk.good("key", "new", "@owner.pem")
+    desk.good("train", "--data", "npz:@digits.npz", "--set", "epochs=6", "--out", "@host.safetensors")
+    desk.good(*MINT, "--out", "@mark.safetensors")
+    desk.good(*EMBED, *EMBEDDING, "--out", "@marked.safetensors")
+    desk.good(*COMMIT, "--out", "@commitment")
+    return desk
+
+
+MINT = ("mint", "--key", "@owner.pem", "--name", "spring", "--data", "npz:@digits.npz", "--count", "30")
+EMBED = ("embed", "--host", "@host.safetensors", "--mark", "@mark.safetensors", "--data", "npz:@digits.npz")
+COMMIT = (
+    *("commit", "--key", "@owner.pem", "--mark", "@mark.safetensors", "--host", "@host.safetensors"),
+    *("--marked", "@marked.safetensors", "--owner", "Ada"),
+)
+CLAIM = ("--claim", "@commitment/claim.json", "--evidence", "@commitment/evidence")
+JUDGE = ("judge", "@marked.safetensors", *CLAIM)
+FIDELITY = ("fidelity", "@marked.safetensors", "--host", "@host.safetensors", "--data", "npz:@digits.npz")
+
+
+def attack(name: str, out: str, *more: str) -> Sequence[str]:
+    return ("attack", name, "@marked.safetensors", "--data", "npz:@digits.npz", "--out", out, *more)
+
+
+# ------------------------------------------------------------------------------------------------------- the happy path
+
+
+def test_the_owner_wins_against_a_pruned_copy_and_the_report_says_so(desk: Desk) -> None:
+    pruned = desk.good(*attack("prune-global", "@pruned.safetensors", "--set", "share=0.1"))
+    assert pruned["val_acc"] > 0.5
+    verdict = desk.good("judge", "@pruned.safetensors", *CLAIM, *TIMES)
+    assert verdict["accepted"] is True
+    assert verdict["p_value"] < 1e-6
+    assert (verdict["suspect"], verdict["claimant"]) == ("pruned.safetensors", "Ada")
+    (desk.folder / "verdict.json").write_text(json.dumps(verdict))
+    (desk.folder / "fidelity.json").write_text(json.dumps(desk.good(*FIDELITY, "--mark", "@mark.safetensors")))
+    made = desk.good("report", "@verdict.json", "@fidelity.json", "--out", "@report.html")
+    assert (made["verdicts"], made["tables"]) == (1, 1)
+    page = (desk.folder / "report.html").read_text()
+    assert "pruned.safetensors" in page
+    assert "Ada" in page
+
+
+def test_words_for_people_say_the_same_as_the_json(desk: Desk) -> None:
+    assert desk.run(*JUDGE, *TIMES).out.startswith("Ada: accepted: 30 of 30")
+    assert "Prototype change" in desk.run(*FIDELITY).out
+    shown = desk.run("key", "show", "@owner.pem").out
+    assert desk.good("key", "show", "@owner.pem")["fingerprint"] in shown
+
+
+def test_verdicts_have_their_statuses(desk: Desk) -> None:
+    assert desk.run("verify", "@marked.safetensors", "--mark", "@mark.safetensors").status == 0
+    assert desk.run("verify", "@host.safetensors", "--mark", "@mark.safetensors").status == 1
+    desk.good(*MINT, "--set", "labels=chain", "--out", "@chain.safetensors")
+    desk.good(*EMBED, *EMBEDDING, "--mark", "@chain.safetensors", "--out", "@chained.safetensors")
+    found = desk.run("verify", "@chained.safetensors", "--mark", "@chain.safetensors", "--json")
+    assert (found.status, found.value["accepted"], found.value["p_value"]) == (3, None, None)
+
+
+def test_a_sequential_test_asks_fewer_triggers(desk: Desk) -> None:
+    verdict = desk.good("verify", "@marked.safetensors", "--mark", "@mark.safetensors", "--sequential")
+    assert verdict["accepted"] is True
+    assert verdict["n"] < 30
+
+
+def test_without_times_grinding_is_paid_for(desk: Desk) -> None:
+    assert desk.run(*JUDGE, "--json").value["details"]["grinding_bits"] == 64
+    assert desk.run(*JUDGE, *TIMES, "--json").value["details"]["grinding_bits"] == 0
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(desk: Desk) -> None:
+    first, again, other = (
+        desk.good(*EMBED, "--set", "epochs=1", "--seed", seed, "--out", f"@seed{at}.safetensors")["digest"]
+        for at, seed in enumerate("001")
+    )
+    assert first == again != other
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_an_unbroken_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ("--set", "epochs=4")
+    unbroken = desk.good(*EMBED, *few, "--out", "@unbroken.safetensors")["digest"]
+    with monkeypatch.context() as patch:
+        counted = iter(range(3))
+        patch.setattr("earmark.embed.backdoor.accuracy", lambda *_: _interrupting(counted))
+        assert desk.run(*EMBED, *few, "--out", "@broken.safetensors").status == 130
+    checkpoint = desk.folder / "broken.safetensors.checkpoint"
+    assert checkpoint.exists()
+    assert not (desk.folder / "broken.safetensors").exists()
+    assert desk.good(*EMBED, *few, "--out", "@broken.safetensors")["digest"] == unbroken
+    assert not checkpoint.exists()
+
+
+def _interrupting(counted: Any) -> float:
+    if next(counted, None) is None:
+        raise KeyboardInterrupt
+    return 0.5
+
+
+# -------------------------------------------------------------------------------------------------------------- attacks
+
+QUICK = {
+    "adversarial": ["steps=40", "pose_as=noise", "count=30"],
+    "grind": ['mint={"mint": "noise", "count": 30}', "keys=2"],
+    "overwrite": ["epochs=1", "triggers_per_batch=15", "method=fixll", 'mint={"mint": "noise", "count": 15}'],
+    "read-off": ["count=30"],
+    **{name: ["epochs=1"] for name in ATTACKS if name.startswith("fine-tune")},
+}
+
+
+def quick(name: str) -> list[str]:
+    return [word for setting in QUICK.get(name, []) for word in ("--set", setting)]
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_every_removal_writes_a_model(desk: Desk, name: str) -> None:
+    told = desk.good(*attack(name, f"@{name}.safetensors", *quick(name)))
+    assert 0 <= told["val_acc"] <= 1
+    assert (
+        load_tensors(desk.folder / f"{name}.safetensors").keys()
+        == load_tensors(desk.folder / "host.safetensors").keys()
+    )
+
+
+@pytest.mark.parametrize("name", sorted(FORGERIES))
+def test_every_forgery_is_committed_to_and_rejected(desk: Desk, name: str) -> None:
+    told = desk.good(*attack(name, f"@{name}", *quick(name)))
+    found = desk.run("judge", "@marked.safetensors", "--claim", told["claim"], "--evidence", told["evidence"], "--json")
+    assert (found.status, found.value["accepted"]) == (1, False)
+
+
+def test_between_two_claims_the_one_that_was_overwritten_wins(desk: Desk) -> None:
+    desk.good("key", "new", "@thief.pem")
+    desk.good(*MINT, "--key", "@thief.pem", "--out", "@loot.safetensors")
+    theft = ("--host", "@marked.safetensors", "--mark", "@loot.safetensors", "--out", "@theft.safetensors")
+    desk.good("embed", "--data", "npz:@digits.npz", *EMBEDDING, *theft)
+    stolen = ("--marked", "@theft.safetensors", "--mark", "@loot.safetensors", "--key", "@thief.pem")
+    desk.good("commit", *stolen, "--owner", "Mallory", "--out", "@theft")
+    both = (*CLAIM, "--claim", "@theft/claim.json", "--evidence", "@theft/evidence")
+    shown = ("--released", "@marked.safetensors", "--released", "@theft.safetensors")
+    times = ("--committed-before", SEEN) * 2
+    found = desk.run("judge", "@theft.safetensors", *both, *shown, *times, "--known-since", LATER, "--json")
+    assert [(v["claimant"], v["accepted"]) for v in found.value] == [("Ada", True), ("Mallory", False)]
+    assert found.status == 0
+
+
+# ------------------------------------------------------------------------------------------------------ files and names
+
+
+def test_secret_files_are_the_owners_alone(desk: Desk) -> None:
+    for name in ("owner.pem", "mark.safetensors", "commitment/evidence/evidence.json"):
+        assert stat.S_IMODE((desk.folder / name).stat().st_mode) == 0o600
+
+
+def test_a_model_of_ones_own_comes_from_a_function_and_weights(desk: Desk) -> None:
+    (desk.folder / "mine.py").write_text(
+        "from earmark.models import PlainCNN\n"
+        "def net(width=16, classes=10):\n"
+        "    return PlainCNN((1, 8, 8), classes, width=width)\n"
+    )
+    torch.save(load_tensors(desk.folder / "marked.safetensors"), desk.folder / "marked.pt")
+    verdict = desk.good("verify", "@marked.pt", "--mark", "@mark.safetensors", "--model", "@mine.py:net")
+    assert verdict["accepted"] is True
+    fault = desk.fault(*FIDELITY, "--model", "@mine.py:net", "--model-set", "width=8")
+    assert "does not fit the model" in fault
+    small_digits(desk.folder / "five.npz", classes=5)
+    fault = desk.fault(*attack("half", "@x.safetensors"), "--model", "@mine.py:net", "--data", "npz:@five.npz")
+    assert "answers with (10,) scores an image, expected 5" in fault
+    assert "unknown function" in desk.fault(*FIDELITY, "--model", "@mine.py:nett")
+    assert "did you mean 'net'?" in desk.fault(*FIDELITY, "--model", "@mine.py:nett")
+
+
+def test_nothing_is_written_over_by_accident(desk: Desk) -> None:
+    assert "is there already" in desk.fault(*MINT, "--out", "@mark.safetensors")
+    assert "never overwritten" in desk.fault(*COMMIT, "--out", "@commitment")
+    assert "never overwritten" in desk.fault("key", "new", "@owner.pem")
+    before = desk.good(*attack("half", "@twice.safetensors"))["digest"]
+    assert desk.good(*attack("half", "@twice.safetensors", "--force"))["digest"] == before
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+def test_a_wrong_or_missing_password_is_named(desk: Desk) -> None:
+    assert "does not open" in desk.fault("key", "show", "@owner.pem", password="wrong")
+    assert "no password was given" in desk.fault("key", "show", "@owner.pem", password=None, typed="")
+    (desk.folder / "empty").write_bytes(b"\nnot this line")
+    assert "empty first line" in desk.fault("key", "show", "@owner.pem", "--password-file", "@empty")
+
+
+def test_a_password_comes_from_a_file_or_a_prompt(desk: Desk) -> None:
+    (desk.folder / "password").write_text(f"{PASSWORD}\nanother line\n")
+    from_file = desk.good("key", "show", "@owner.pem", "--password-file", "@password", password="wrong")
+    assert from_file == desk.run("key", "show", "@owner.pem", "--json", password=None, typed=f"{PASSWORD}\n").value
+    assert desk.run("key", "new", "@asked.pem", password=None, typed=f"{PASSWORD}\n").status == 0
+    assert desk.good("key", "show", "@asked.pem")["fingerprint"] != from_file["fingerprint"]
+
+
+def test_a_new_password_is_asked_for_twice_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def prompt(words: str, **how: Any) -> str:
+        asked.append(how)
+        return PASSWORD
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.delenv("EARMARK_PASSWORD", raising=False)
+    monkeypatch.setattr("typer.prompt", prompt)
+    assert password(None, new=True) == PASSWORD.encode()
+    assert asked == [{"hide_input": True, "confirmation_prompt": True, "err": True}]
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("verify", "@no.safetensors", "--mark", "@mark.safetensors"), "no.safetensors is not there"),
+        (("verify", "@host.safetensors", "--mark", "@no"), "no is not there"),
+        (("verify", "@host.safetensors", "--mark", "@host.safetensors"), "holds no mark"),
+        (("key", "show", "@no.pem"), "no.pem is not there; make a key with"),
+        (("judge", "@host.safetensors", "--claim", "@no", "--evidence", "@commitment/evidence"), "cannot read"),
+        (("judge", "@host.safetensors", "--claim", "@commitment/claim.json", "--evidence", "@no"), "is no folder"),
+        (("report", "@no.json", "--out", "@no.html"), "no.json is not there"),
+        (("train", "--data", "npz:@no.npz", "--out", "@no.safetensors"), "no.npz"),
+        (("train", "--data", "digits", "--out", "@no.pt"), "ends in .safetensors"),
+        ((*JUDGE, "--known-since", "2024-06-01T00:00:00"), "has no zone"),
+        ((*JUDGE, "--known-since", "yesterday"), "expected a time such as"),
+        ((*JUDGE, "--owner-public", "xyz"), "64 hexadecimal digits"),
+        ((*JUDGE, "--claim", "@commitment/claim.json"), "--claim is given 2 times but --evidence 1 times"),
+        ((*JUDGE, "--alpha", "2"), "alpha"),
+    ],
+)
+def test_files_and_values_that_will_not_do_are_named(desk: Desk, command: Sequence[str], says: str) -> None:
+    assert says in desk.fault(*command)
+
+
+def test_a_mark_and_data_of_another_shape_or_class_count_are_refused(desk: Desk) -> None:
+    np.savez(desk.folder / "big.npz", **{f"{a}_{part}": v for part in ("train", "test") for a, v in big().items()})
+    assert "the triggers are (1, 8, 8) and the data (1, 12, 12)" in desk.fault(
+        *EMBED, "--data", "npz:@big.npz", "--out", "@no.safetensors"
+    )
+    small_digits(desk.folder / "five.npz", classes=5)
+    desk.good(*MINT, "--data", "npz:@five.npz", "--out", "@five.safetensors")
+    said = desk.fault(*EMBED, "--mark", "@five.safetensors", "--out", "@no.safetensors")
+    assert "the mark has labels of 5 classes and the host answers 10" in said
+    said = desk.fault(*EMBED, "--data", "npz:@five.npz", "--out", "@no.safetensors")
+    assert "wrong shape" in said
+    assert "(10,) for (5,)" in said
+
+
+def big() -> dict[str, Any]:
+    return {"x": np.zeros((20, 12, 12), np.uint8), "y": np.arange(20) % 10}
+
+
+def test_all_mistakes_in_settings_are_listed_at_once(desk: Desk) -> None:
+    wrong = ("bta=1", "lr=fast", "epochs=-3", "batch_size=0", "milestones=[1, 2.5]")
+    said = desk.fault(*EMBED, *(w for text in wrong for w in ("--set", text)), "--out", "@no.safetensors")
+    assert "unknown setting 'bta': did you mean 'beta'?" in said
+    for name in ("lr: input should be a valid number", "milestones", "epochs = -3 (0 or more)", "batch_size = 0"):
+        assert name in said
+
+
+@pytest.mark.parametrize("part", ["evidence.json", "mark.safetensors"])
+def test_tampering_is_named_and_is_no_verdict(desk: Desk, tmp_path: Path, part: str) -> None:
+    for name in ("evidence.json", "mark.safetensors"):
+        content = bytearray((desk.folder / "commitment/evidence" / name).read_bytes())
+        content[-3] ^= name == part
+        (tmp_path / name).write_bytes(content)
+    assert part in desk.fault("judge", "@marked.safetensors", *CLAIM[:2], "--evidence", str(tmp_path))
+
+
+def test_the_expected_owner_must_have_signed(desk: Desk) -> None:
+    public = desk.good("key", "show", "@owner.pem")["public"]
+    assert desk.run(*JUDGE, *TIMES, "--owner-public", public).status == 0
+    assert desk.run(*JUDGE, *TIMES, "--owner-public", "00" * 32).status == 1
+
+
+def test_weights_that_would_have_to_be_unpickled_are_refused(desk: Desk) -> None:
+    torch.save(PlainCNN((1, 8, 8), 10), desk.folder / "whole.pt")
+    assert "more than plain tensors" in desk.fault("verify", "@whole.pt", "--mark", "@mark.safetensors")
+
+
+def test_weights_that_are_not_finite_give_a_rejecting_verdict_and_a_report_in_json(desk: Desk) -> None:
+    weights = load_tensors(desk.folder / "marked.safetensors")
+    save_tensors(
+        desk.folder / "nan.safetensors",
+        {name: torch.full_like(v, torch.nan) if v.is_floating_point() else v for name, v in weights.items()},
+    )
+    found = desk.run("judge", "@nan.safetensors", *CLAIM, *TIMES, "--json")
+    assert (found.status, found.value["accepted"]) == (1, False)
+    assert desk.good("fidelity", "@nan.safetensors", *FIDELITY[2:])["ave_pfl"] is None
+
+
+def test_no_secret_was_ever_said(desk: Desk) -> None:
+    """Last in this file: it reads what all the commands above have said."""
+    evidence = read_json(desk.folder / "commitment/evidence/evidence.json")["evidence"]
+    said = "\n".join(desk.said)
+    assert len(desk.said) > 40
+    for secret in (PASSWORD, evidence["mark_key"], evidence["salt"]):
+        assert secret not in said
