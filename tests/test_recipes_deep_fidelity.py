@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,10 @@ def test_mistakes_are_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe.reproduce("table4", "huge", None, out)
     with pytest.raises(BadInput, match="EARMARK_DATA"):
         recipe.reproduce("table4", "cpu", None, out)
+
+
+def test_rows_of_another_effort_are_not_mixed_in(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = dict(recipe.SCALES) | {"quick": replace(recipe.SCALES["quick"], triggers=21)}
+    monkeypatch.setattr("earmark.recipes.deep_fidelity.bench.SCALES", other)
+    with pytest.raises(BadInput, match="another effort"):
+        recipe.Bench("mnist_d2", "quick", 0, None, out)

@@ -50,9 +50,10 @@ class Bench:
         own = {"effort": repr(effort), "setting": repr(self.setting.host), "seed": self.seed}
         about = self.folder / "about.json"
         self.folder.mkdir(parents=True, exist_ok=True)
-        if about.exists() and read_json(about) != own:
+        if not about.exists():
+            write_json(about, own)
+        elif read_json(about) != own:
             raise BadInput(f"{self.folder} holds rows of another effort; give a new folder, or remove this one")
-        write_json(about, own)
 
     # -- a row
 

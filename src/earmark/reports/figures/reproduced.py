@@ -31,7 +31,7 @@ def of_reproduction(found: Mapping[str, Any], folder: Path = Path()) -> dict[str
     Raises:
         BadInput: a cloud file that cannot be read, or that holds no cloud.
     """
-    rows = [{**row, "cloud": folder / row.get("cloud", "")} for row in found["rows"]]
+    rows: list[Mapping[str, Any]] = [{**row, "cloud": folder / row.get("cloud", "")} for row in found["rows"]]
     return _DRAWN.get(str(found["table"]), _clouds)(rows)
 
 
