@@ -34,9 +34,12 @@ GOLDEN: list[tuple[TriggerMint, str]] = [
     (NoiseChain(8, length=4, labels=Uniform()), "530c092dbcc1ed886bf5ebdec331d695ecf91f09e8a30b7f47674244c73ebe92"),
     (Abstract(8), "7a93743cb652ea9ea08486664f2471c8dbb93115cf6d8bbe8c5ffb99edc94934"),
     (Abstract(8, OneClass(7)), "acec943b87f1d27282110e5870a4a97dc08b27f7438069b73268206fdbabc43f"),
-    (Stamped(8), "6c5eeda79d610fb3ccefddbd2136117378fe724ae2b6795869a282035a8bf0a7"),
+    (Stamped(8, Uniform()), "6c5eeda79d610fb3ccefddbd2136117378fe724ae2b6795869a282035a8bf0a7"),
     (Stamped(8, NotTrue(), text="M", opacity=0.5), "1f3644b1326d20efaa5c938e9acd8ac79663d5e3d7b6a793d4bfd8ded771f7df"),
-    (Stamped(8, logo=SMILE, carrier_class=3), "22fb06c185279b84150acf25d5ac6e2149dfc061ad7569d9c50b3e3753035285"),
+    (
+        Stamped(8, Uniform(), logo=SMILE, carrier_class=3),
+        "22fb06c185279b84150acf25d5ac6e2149dfc061ad7569d9c50b3e3753035285",
+    ),
     (
         Stamped(8, text="9", carrier="abstract", opacity=0.75),
         "ab551ca09a9f46276f36f2d860c591b85096cd975201440afd78153441df24ff",

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from earmark.data import digits
 from earmark.errors import BadInput
 from earmark.keys import KeyedStream, MarkKey
-from earmark.marks import POLICIES, Chain, LabelPolicy, NotTrue, OneClass, Uniform, policy_from
+from earmark.marks import POLICIES, Chain, LabelPolicy, NotTrue, OneClass, Stamped, Uniform, policy_from
 
 
 def stream(seed: int = 0) -> KeyedStream:
@@ -108,3 +109,13 @@ def test_hostile_label_settings_give_a_policy_or_an_error(value: Any, name: str,
             assert isinstance(policy_from(settings), LabelPolicy)
         except BadInput:
             continue
+
+
+def test_stamped_triggers_never_ask_for_what_they_show_unless_told() -> None:
+    data, key = digits(), MarkKey(bytes(32))
+    mark = Stamped(60)(key, None, data)
+    assert mark.carriers is not None
+    assert not (mark.labels == mark.carriers.labels).any()
+    assert mark.null.rate == 1 / 9
+    assert Stamped(60, Uniform())(key, None, data).null.rate == 1 / 10
+    assert Stamped(20, text="A", carrier="abstract")(key, None, data).null.rate == 1 / 10

@@ -19,6 +19,7 @@ from earmark.marks.triggers.base import TriggerMint
 from earmark.marks.triggers.carriers import pick
 from earmark.marks.triggers.check import number, whole
 from earmark.marks.triggers.font import typeset
+from earmark.marks.triggers.labels import LabelPolicy, NotTrue, Uniform
 
 __all__ = ["Stamped"]
 
@@ -26,6 +27,8 @@ CARRIERS = ("train", "abstract")
 CELLS = 4
 TEXT_SIZE, PICTURE_SIZE = 0.9, 0.4
 LARGEST_LOGO = 256
+NOT_GIVEN = Uniform()
+"""Told apart by identity from a `Uniform()` that the caller gives."""
 
 Stamp = tuple[Tensor, Tensor]
 """Pixels int64 (C, h, w), and bool (h, w) for where they cover the carrier."""
@@ -39,8 +42,9 @@ class Stamped(TriggerMint):
     The carriers are keyed picks of the training images, kept in the mark with their true labels, or keyed abstract art.
     With neither `text` nor `logo`, the stamp is a keyed pattern of 4 x 4 coloured blocks.
 
-    Labels are uniform from the key by default here too, one draw for each trigger: a stamp that always means the same
-    class would be a single trial, not n (see `OneClass`). `labels=NotTrue()` never asks for what a carrier shows.
+    Labels come from the key here too, one draw for each trigger: a stamp that always means the same class would be a
+    single trial, not n (see `OneClass`). By default they are never what a training image shows (`NotTrue`, which needs
+    three classes), and uniform on abstract art.
 
     Attributes:
         text: letters, digits and . , : ; ! ? - _ + = / ' ( ) # * & @ %, light with a dark rim or the other way round.
@@ -53,6 +57,7 @@ class Stamped(TriggerMint):
     """
 
     name: ClassVar[str] = "stamped"
+    labels: LabelPolicy = NOT_GIVEN
     text: str | None = None
     logo: Any = None
     size: float | None = None
@@ -61,6 +66,8 @@ class Stamped(TriggerMint):
     carrier_class: int | None = None
 
     def __post_init__(self) -> None:
+        if self.labels is NOT_GIVEN:
+            object.__setattr__(self, "labels", NotTrue() if self.carrier == "train" else Uniform())
         super().__post_init__()
         if self.text is not None and self.logo is not None:
             raise BadInput("a stamp is a text or a logo, but both were given; leave one out")
