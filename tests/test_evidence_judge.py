@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -61,9 +62,9 @@ def test_a_copy_that_carries_the_mark_is_accepted() -> None:
     verdict = judge(CLAIM, BUNDLE, remembers(MARK), owner_public=OWNER.public, **EARLY)
     assert verdict.accepted is True
     assert (verdict.statistic, verdict.n) == (40, 40)
-    assert verdict.log10_p == pytest.approx(-40)
+    assert verdict.log10_p == pytest.approx(-40 + 64 * math.log10(2))
     assert verdict.details["step"] == "suspect"
-    assert verdict.details["grinding_bits"] == 0
+    assert verdict.details["grinding_bits"] == 64
 
 
 def test_an_innocent_suspect_is_rejected() -> None:
@@ -127,11 +128,11 @@ def test_a_lost_connection_is_no_verdict() -> None:
 
 
 def test_an_owner_is_held_to_the_alpha_of_his_claim() -> None:
-    strict = claim_of(OWNER, BUNDLE, host=None, marked=nn.Flatten(), alpha=1e-30, time=NOW)
-    suspect = remembers(MARK, 20)
+    strict = claim_of(OWNER, BUNDLE, host=None, marked=nn.Flatten(), alpha=1e-15, time=NOW)
+    suspect = remembers(MARK, 35)
     assert judge(CLAIM, BUNDLE, suspect, alpha=1e-3, **EARLY).accepted is True
     assert judge(strict, BUNDLE, suspect, alpha=1e-3, **EARLY).accepted is False
-    assert judge(CLAIM, BUNDLE, suspect, alpha=1e-30, **EARLY).accepted is False
+    assert judge(CLAIM, BUNDLE, suspect, alpha=1e-15, **EARLY).accepted is False
 
 
 # --------------------------------------------------------------------------------------------------- steps one and two
@@ -313,33 +314,51 @@ def test_settings_that_mint_something_else_are_rejected(settings: dict[str, Any]
 LATER = NOW + timedelta(seconds=1)
 
 
+KNOWN, UNKNOWN = "no later than the suspect", "later than the suspect, or not known to be earlier"
+
+
 @pytest.mark.parametrize(
-    ("committed_before", "suspect_known_since", "bits"),
-    [(None, None, 64), (NOW, None, 64), (None, NOW, 64), (LATER, NOW, 64), (NOW, NOW, 0), (NOW, LATER, 0)],
+    ("committed_before", "suspect_known_since", "known"),
+    [
+        (None, None, UNKNOWN),
+        (NOW, None, UNKNOWN),
+        (None, NOW, UNKNOWN),
+        (LATER, NOW, UNKNOWN),
+        (NOW, NOW, KNOWN),
+        (NOW, LATER, KNOWN),
+    ],
 )
-def test_only_a_commitment_known_to_be_no_later_than_the_suspect_is_free_of_the_correction(
-    committed_before: datetime | None, suspect_known_since: datetime | None, bits: int
+def test_an_early_commitment_is_told_and_buys_nothing(
+    committed_before: datetime | None, suspect_known_since: datetime | None, known: str
 ) -> None:
     verdict = judge(
         CLAIM, BUNDLE, remembers(MARK), committed_before=committed_before, suspect_known_since=suspect_known_since
     )
-    assert verdict.details["grinding_bits"] == bits
-    assert verdict.log10_p == pytest.approx(-40 + bits * 0.30102999566)
+    assert verdict.details["commitment"] == known
+    assert verdict.details["grinding_bits"] == 64
+    assert verdict.log10_p == pytest.approx(-40 + 64 * math.log10(2))
     assert verdict.accepted is True
 
 
+def test_a_key_ground_before_the_commitment_does_not_win() -> None:
+    """Innocent models answer noise with one class, say: some key of a few thousand labels four triggers so."""
+    mint = Noise(count=4)
+    keys = (OWNER.mark_key(f"try {i}") for i in range(6000))
+    ground = next(key for key in keys if bool((mint.make(key, (1, 2, 2), 6).labels == 0).all()))
+    mark = mint.make(ground, (1, 2, 2), 6)
+    bundle = Bundle.seal(mark, ground, name="m", scheme="x")
+    claim = claim_of(OWNER, bundle, host=None, marked=nn.Flatten(), time=NOW, alpha=1e-3)
+
+    def junk(images: Tensor) -> Tensor:
+        return torch.zeros(len(images), dtype=torch.int64)
+
+    assert TriggerTest(alpha=1e-3)(junk, mark).accepted is True
+    assert judge(claim, bundle, junk, alpha=1e-3, **EARLY).accepted is not True
+
+
 def test_the_claims_own_time_is_never_trusted() -> None:
-    ancient = signed(time="1970-01-01T00:00:00Z")
-    suspect = remembers(MARK, 20)
-    assert judge(ancient, BUNDLE, suspect, **EARLY).accepted is True
-    verdict = judge(ancient, BUNDLE, suspect, suspect_known_since=NOW)
-    assert verdict.accepted is False
-    assert verdict.details["step"] == "time"
-    assert "earlier than the suspect" in verdict.reason
-
-
-def test_a_suspect_with_few_matches_is_not_rejected_for_the_time() -> None:
-    assert judge(CLAIM, BUNDLE, remembers(MARK, 6)).details["step"] == "suspect"
+    ancient = judge(signed(time="1970-01-01T00:00:00Z"), BUNDLE, remembers(MARK), suspect_known_since=NOW)
+    assert ancient.details["commitment"] == UNKNOWN
 
 
 def test_a_trusted_time_of_another_claim_is_noticed() -> None:
@@ -359,4 +378,4 @@ def test_a_time_without_its_zone_is_refused(name: str) -> None:
 def test_time_zones_are_compared_as_instants() -> None:
     tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
     verdict = judge(CLAIM, BUNDLE, remembers(MARK), committed_before=tokyo, suspect_known_since=NOW)
-    assert verdict.details["grinding_bits"] == 0
+    assert verdict.details["commitment"] == KNOWN

@@ -184,7 +184,7 @@ class MarkKey:
         if type(self.secret) is not bytes or len(self.secret) != SECRET_BYTES:
             raise BadInput(f"a mark's key is {SECRET_BYTES} bytes; take it from OwnerKey.mark_key or from evidence")
         if type(self.owner) is not bytes or len(self.owner) not in (0, PUBLIC_BYTES):
-            raise BadInput(f"a mark key's owner is a public key of {PUBLIC_BYTES} bytes, or empty; give OwnerKey.public")
+            raise BadInput(f"a mark key's owner is a public key of {PUBLIC_BYTES} bytes; give OwnerKey.public")
 
     def commitment(self) -> str:
         """Hex SHA-256 of frame("earmark/mark-key-commitment/1", secret + owner): binds both, hides the secret."""

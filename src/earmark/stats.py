@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 GRINDING_BITS: Final = 64
-"""What a claimant may have tried in secret when nothing fixes the key before the suspect: 2^64 keys."""
+"""What a claimant may have tried in secret, before his commitment or after it: 2^64 keys."""
 
 MOST_TRIGGERS: Final = 20_000
 LN10: Final = math.log(10)

@@ -13,9 +13,10 @@ from earmark.core import Verdict
 from earmark.errors import BadInput
 from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim
-from earmark.evidence.judge import grinding_bits, judge
+from earmark.evidence.judge import judge
 from earmark.evidence.kinds import Suspect, kind_of
 from earmark.files import model_digest
+from earmark.stats import GRINDING_BITS
 
 __all__ = ["Case", "Ruling", "arbitrate"]
 
@@ -146,5 +147,5 @@ def _carried(owner: _Party, other: _Party) -> bool | None:
     """Whether `owner`'s mark is in the model that `other` committed to; None where that model is not shown."""
     if other.released is None:
         return None
-    bits = grinding_bits(owner.committed_before, other.committed_before)
-    return kind_of(owner.bundle.mark).test(other.released, owner.bundle.mark, owner.alone.alpha, bits).accepted
+    mark = owner.bundle.mark
+    return kind_of(mark).test(other.released, mark, owner.alone.alpha, GRINDING_BITS).accepted

@@ -14,9 +14,9 @@ from earmark.evidence.claim import Claim, rfc3339
 from earmark.evidence.kinds import Suspect, kind_of, parameters_of
 from earmark.files import canonical_json, digest
 from earmark.keys import MarkKey
-from earmark.stats import GRINDING_BITS, accepts
+from earmark.stats import GRINDING_BITS
 
-__all__ = ["grinding_bits", "judge", "minting_fault"]
+__all__ = ["judge", "minting_fault"]
 
 CLOCK_ALLOWANCE = timedelta(days=1)
 
@@ -39,9 +39,13 @@ def judge(
     2. commitment: the evidence is the one that the claim binds, and its key opens the claim's commitment.
     3. re-minting: the opened key, in the name of the claim's owner, mints exactly this mark. This is what stops
        triggers that were optimised, chosen or read off a model, and evidence that somebody else has opened before.
-    4. time: only a commitment that is known, from a source other than the claim, to be earlier than the suspect fixes
-       the key. Otherwise up to 2^64 keys may have been tried, and p is multiplied by 2^64.
-    5. suspect: the test of this kind of mark, at the smaller of `alpha` and the claim's own alpha.
+    4. time: the time by which the claim is said to have existed is not before the claim's own.
+    5. suspect: the test of this kind of mark, at the smaller of `alpha` and the claim's own alpha, with p multiplied by
+       2^64 for the keys that the claimant may have tried.
+
+    p is multiplied whatever the dates. Innocent models of one task agree on odd images, so keys can be tried before the
+    commitment as well as after it, and no date tells how many were. `details["commitment"]` says whether the commitment
+    is known to be no later than the suspect.
 
     Args:
         claim: the public claim, or its file.
@@ -64,23 +68,13 @@ def judge(
         raise BadInput(f"alpha: expected a probability strictly between 0 and 1, got {alpha}")
     if owner_public is not None and len(owner_public) != 32:
         raise BadInput(f"owner_public: expected the 32 bytes of an Ed25519 public key, got {len(owner_public)}")
-    alpha, bits = min(alpha, claim.parameters.alpha), grinding_bits(committed_before, suspect_known_since)
+    alpha, facts = min(alpha, claim.parameters.alpha), _facts(claim, committed_before, suspect_known_since)
     for step, fault in _faults(claim, bundle, owner_public, committed_before):
         if fault is not None:
-            facts = _facts(claim, step, bits)
+            facts["step"] = step
             return Verdict(False, 0, claim.parameters.n, bundle.mark.null, None, alpha, fault, facts)
-    verdict = kind_of(bundle.mark).test(suspect, bundle.mark, alpha, bits)
-    return _told(verdict, claim, bits)
-
-
-def grinding_bits(committed_before: datetime | None, suspect_known_since: datetime | None) -> int:
-    """0 where the commitment is known to be no later than the suspect, `stats.GRINDING_BITS` where it is not."""
-    for moment in (committed_before, suspect_known_since):
-        if moment is not None:
-            rfc3339(moment)  # refuses a time without its zone
-    if committed_before is None or suspect_known_since is None or committed_before > suspect_known_since:
-        return GRINDING_BITS
-    return 0
+    verdict = kind_of(bundle.mark).test(suspect, bundle.mark, alpha, GRINDING_BITS)
+    return replace(verdict, details={**verdict.details, **facts})
 
 
 def minting_fault(mark: Mark, key: MarkKey) -> str | None:
@@ -136,24 +130,19 @@ def _time(claim: Claim, committed_before: datetime | None) -> str | None:
     return None
 
 
-def _told(verdict: Verdict, claim: Claim, bits: int) -> Verdict:
-    raw = verdict.details.get("log10_p_before_grinding")
-    late = not verdict.accepted and bits > 0 and raw is not None and accepts(raw, verdict.alpha)
-    hint = (
-        "; as many matches would convince if the commitment were known to be earlier than the suspect" if late else ""
-    )
-    facts = _facts(claim, "time" if late else "suspect", bits)
-    return replace(verdict, reason=verdict.reason + hint, details={**verdict.details, **facts})
-
-
-def _facts(claim: Claim, step: str, bits: int) -> dict[str, object]:
+def _facts(claim: Claim, committed_before: datetime | None, suspect_known_since: datetime | None) -> dict[str, object]:
+    """What every verdict on this claim tells; its step is the last one unless an earlier one decides."""
+    for moment in (committed_before, suspect_known_since):
+        if moment is not None:
+            rfc3339(moment)  # refuses a time without its zone
+    known = committed_before is not None and suspect_known_since is not None and committed_before <= suspect_known_since
     return {
-        "step": step,
+        "step": "suspect",
         "owner": claim.owner,
         "owner_public": claim.public_key,
         "scheme": claim.scheme,
         "mark": claim.mark,
         "claimed_time": claim.time,
-        "commitment": "later than the suspect, or not known to be earlier" if bits else "earlier than the suspect",
-        "grinding_bits": bits,
+        "commitment": "no later than the suspect" if known else "later than the suspect, or not known to be earlier",
+        "grinding_bits": GRINDING_BITS,
     }

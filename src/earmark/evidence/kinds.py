@@ -30,8 +30,7 @@ class Kind:
     Attributes:
         facts: mark -> `n`, `classes` and `image_shape`, as they stand in a claim.
         remint: (key, mark) -> the mark that the key mints from this mark's public settings; `BadInput` where it cannot.
-        test: (suspect, mark, alpha, grinding bits) -> the verdict of the test that belongs to this kind, which tells
-            its p before the correction as `details["log10_p_before_grinding"]`.
+        test: (suspect, mark, alpha, grinding bits) -> the verdict of the test that belongs to this kind.
     """
 
     facts: Callable[[Any], Mapping[str, Any]]

@@ -28,7 +28,7 @@ from earmark.keys import MarkKey, OwnerKey
 from earmark.marks import Noise, TriggerSet
 from earmark.models import PlainCNN
 from earmark.schemes import deep_fidelity
-from earmark.stats import required_triggers
+from earmark.stats import GRINDING_BITS, required_triggers
 from earmark.training import HOST, Record, accuracy, train_host
 
 __all__ = ["ALPHA", "CLAIMANTS", "KEPT", "Story", "Trial", "tell"]
@@ -73,7 +73,8 @@ class Story:
         history: trigger and validation accuracy after each epoch of embedding.
         forgery: the plain trigger test's verdict on the forger's triggers.
         trials: every claim and its verdict.
-        needed: how many triggers it takes to convict, all but surely, a copy that still answers half of them.
+        needed: how many triggers it takes to convict, all but surely, a copy that still answers seven in ten,
+            the judge's correction included.
     """
 
     data: Data
@@ -149,7 +150,7 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     court = _Judge(data, threshold=accuracy(host, data.test) - KEPT)
 
     say("The owner mints 100 noise triggers from a secret key")
-    needed = required_triggers(1 / data.classes, surviving=0.5, alpha=ALPHA, power=0.999)
+    needed = required_triggers(1 / data.classes, surviving=0.7, alpha=ALPHA, power=0.999, bits=GRINDING_BITS)
     history: list[Record] = []
     hiding = fixll_pfl(beta=0.05).but(lr=1e-3, epochs=60, triggers_per_batch=16, enough=1.0, patience=3)
     scheme = deep_fidelity(Noise(count=max(100, needed)), hiding.but(on_history=history.extend), ALPHA)

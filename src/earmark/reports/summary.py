@@ -23,8 +23,8 @@ GLOSSARY = {
     "p-value": "The probability of so many matches or more if the null hypothesis were true. Small is strong evidence.",
     "Alpha": "The error probability, fixed beforehand, below which p must fall before a claim is upheld.",
     "Inconclusive": "The evidence allows neither a yes nor a no, as a rule because chance has no known rate.",
-    "Grinding": "Trying many keys until one fits a model by luck. A commitment that is not older than the suspect pays "
-    "for it: p is multiplied by 2⁶⁴.",
+    "Grinding": "Trying many keys until one fits a model by luck. No date shows that nobody did, so a judge "
+    "multiplies p by 2⁶⁴.",
     "Penultimate feature (z)": "The numbers from which the last layer decides: what the network has made of an image.",
     "Prototype": "The last layer's weights for one class. They draw the borders between the classes.",
     "TWL": "Total weight loss: the sum of all squared differences between the marked model's and the host's weights.",
@@ -35,8 +35,8 @@ GLOSSARY = {
 """Every term of the report, for a reader from outside the field."""
 
 FALSIFIERS = (
-    "The claim is not older than the suspect. The claimant could then have tried many keys; the corrected p-value must "
-    "be used, and it may no longer suffice.",
+    "The p-value was not corrected. The claimant could have tried many keys; the judge's correction must be used, and "
+    "p may then no longer suffice.",
     "The opened key does not mint the mark. The triggers could then have been chosen to fit the suspect.",
     "The key or the triggers were known to others before the suspect was made. They could then have been taught to a "
     "model in order to incriminate its owner.",

@@ -43,7 +43,8 @@ class TriggerTest:
 
     Attributes:
         alpha: the error probability to keep to.
-        grinding_bits: g; 0 where a commitment older than the suspect fixes the key, else `stats.GRINDING_BITS`.
+        grinding_bits: g; 0 for an owner who tests his own mark, `stats.GRINDING_BITS` for a judge, who cannot know how
+            many keys a claimant has tried.
         batch_size: triggers per query.
 
     Raises:
