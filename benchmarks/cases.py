@@ -19,6 +19,7 @@ from earmark.keys import MarkKey
 from earmark.marks import Noise, TriggerSet
 from earmark.models import ThinResNet18, dissect, frozen_batchnorm, normalised, reinitialised
 from earmark.suspects import as_query
+from earmark.training.case import Case
 from earmark.training.run import Run
 from earmark.verify import TriggerTest
 
@@ -26,8 +27,8 @@ __all__ = [
     "BATCH",
     "METHODS",
     "TRIGGERS_PER_BATCH",
-    "Case",
     "EmbeddingStep",
+    "Timed",
     "data",
     "forward_of_triggers",
     "host",
@@ -37,7 +38,7 @@ __all__ = [
     "verification",
 ]
 
-Case = Callable[[], object]
+Timed = Callable[[], object]
 METHODS: dict[str, Callable[[], Backdoor]] = {
     "FTAL": ftal,
     "FixLL": fixll,
@@ -67,14 +68,14 @@ def mark() -> TriggerSet:
     return Noise(count=TRIGGERS)(MarkKey(bytes(32)), None, data(256))
 
 
-def mint(channels: int, size: int) -> Case:
+def mint(channels: int, size: int) -> Timed:
     """Minting a hundred noise triggers of this shape."""
     pixels = torch.zeros(2, channels, size, size, dtype=torch.uint8)
     images = Images(pixels, torch.arange(2), 10, "zeros")
     return lambda: Noise(count=TRIGGERS)(MarkKey(bytes(32)), None, Data(images, images))
 
 
-def plain_step(device: torch.device, *, batchnorm: str = "frozen", channels_last: bool = True) -> Case:
+def plain_step(device: torch.device, *, batchnorm: str = "frozen", channels_last: bool = True) -> Timed:
     """Forward, backward and update on one fixed batch, as many images as an embedding step has; nothing else."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = host(device).to(memory_format=layout)  # type: ignore[call-overload]
@@ -119,39 +120,32 @@ class EmbeddingStep:
     ) -> None:
         start, train, secret = host(device), data(images).train, mark()
         model = copy.deepcopy(start).eval()
-        anatomy = dissect(model, train.pixels[:1].to(device).float() / 255)
+        anatomy = dissect(model, train.pixels[:1])
         names = method.trainable(model, anatomy)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in names)
         self._held = ExitStack()
         self._held.enter_context(frozen_batchnorm(model))
-        self._run = Run(
-            model=model,
-            data=train,
-            terms=method.terms,
-            settings=method.settings.but(
-                batch_size=BATCH, triggers_per_batch=TRIGGERS_PER_BATCH, channels_last=channels_last
-            ),
-            seed=0,
-            triggers=Images(secret.images, secret.labels, secret.classes, "triggers"),
-            host=start,
-            augment=None if cached else CropFlip(),
-            anatomy=anatomy,
-            fabric=Fabric(accelerator=device.type, devices=1),
+        settings = method.settings.but(
+            batch_size=BATCH, triggers_per_batch=TRIGGERS_PER_BATCH, channels_last=channels_last
         )
+        triggers = Images(secret.images, secret.labels, secret.classes, "triggers")
+        augment = None if cached else CropFlip()
+        case = Case(model, train, method.terms, settings, 0, triggers, start, augment, head=None)
+        self._run = Run(case, anatomy, Fabric(accelerator=device.type, devices=1))
         self._order, self._numbers = self._run.feed.order(0), count()
 
     def __call__(self) -> Tensor:
         return self._run.step(self._order, 0, next(self._numbers) % self._run.feed.steps_per_epoch)
 
 
-def verification(device: torch.device) -> Case:
+def verification(device: torch.device) -> Timed:
     """The test of a hundred triggers on a module, from uint8 triggers to the verdict."""
     suspect, secret, test = as_query(host(device)), mark(), TriggerTest()
     return lambda: test(suspect, secret)
 
 
-def forward_of_triggers(device: torch.device) -> Case:
+def forward_of_triggers(device: torch.device) -> Timed:
     """One forward pass of a hundred images that lie ready on the device."""
     model, images = host(device).eval(), mark().images.to(device).float() / 255
 

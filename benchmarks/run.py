@@ -62,7 +62,7 @@ def over(what: str, times: Mapping[str, Times], name: str, floor: str, target: f
 def steps(device: torch.device, rounds: int) -> list[Line]:
     """(a) An embedding step over a plain forward-backward-update step on as many images."""
     plain, ordinary = "plain step", "plain step, BN in train mode"
-    made: dict[str, cases.Case] = {plain: cases.plain_step(device)}
+    made: dict[str, cases.Timed] = {plain: cases.plain_step(device)}
     made[ordinary] = cases.plain_step(device, batchnorm="train")
     for name, method in cases.METHODS.items():
         made[name] = cases.EmbeddingStep(method(), device)
@@ -78,7 +78,7 @@ def steps(device: torch.device, rounds: int) -> list[Line]:
 
 def layouts(device: torch.device, rounds: int) -> list[Line]:
     """(b) channels_last over the default layout."""
-    made: dict[str, cases.Case] = {
+    made: dict[str, cases.Timed] = {
         "plain, channels_last": cases.plain_step(device),
         "plain, default layout": cases.plain_step(device, channels_last=False),
         "FixLL+PFL, channels_last": cases.EmbeddingStep(cases.METHODS["FixLL+PFL"](), device),
@@ -92,7 +92,7 @@ def layouts(device: torch.device, rounds: int) -> list[Line]:
 def verifying(device: torch.device, rounds: int) -> list[Line]:
     """(c) Verification of 100 triggers over one forward pass of 100 images."""
     floor = "one forward of 100 images"
-    made: dict[str, cases.Case] = {"verify": cases.verification(device), floor: cases.forward_of_triggers(device)}
+    made: dict[str, cases.Timed] = {"verify": cases.verification(device), floor: cases.forward_of_triggers(device)}
     return [over("verification of 100 triggers", interleaved(made, rounds, device), "verify", floor, 1.2)]
 
 
@@ -118,7 +118,7 @@ def memory(device: torch.device) -> list[Line]:
 
 def _child(kind: str, device: torch.device) -> dict[str, Any]:
     command = [sys.executable, str(HERE / "memory.py"), kind, str(device)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     peaks: dict[str, Any] = json.loads(told.splitlines()[-1])
     return peaks
 
