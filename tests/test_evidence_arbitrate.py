@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import Tensor, nn
 
-from earmark.errors import BadInput, Tampered
+from earmark.errors import BadInput
 from earmark.evidence import Bundle, Case, arbitrate, claim_of, commit
 from earmark.keys import OwnerKey
 from earmark.marks import Noise, TriggerSet
@@ -81,9 +82,41 @@ def test_where_no_model_is_shown_the_earlier_commitment_wins() -> None:
     assert outcome(ada, case("Eve", EVE, EVES, BOTH, LATE, shown=False)) == {"Ada": True, "Eve": False}
 
 
-def test_where_neither_model_carries_the_other_mark_the_earlier_commitment_wins() -> None:
-    eve = case("Eve", EVE, EVES, Memory(EVES), LATE)
-    assert outcome(case("Ada", ADA, ADAS, HERS, SOON), eve) == {"Ada": True, "Eve": False}
+@pytest.mark.parametrize(("first", "second"), [(SOON, LATE), (LATE, SOON), (None, None)])
+def test_where_neither_model_carries_the_other_mark_dates_decide_nothing(
+    first: datetime | None, second: datetime | None
+) -> None:
+    eve = case("Eve", EVE, EVES, Memory(EVES), second)
+    assert outcome(case("Ada", ADA, ADAS, HERS, first), eve) == {"Ada": None, "Eve": None}
+
+
+class Mute(Memory):
+    """The same weights in code that does not answer."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("no")
+
+
+class Cut(Memory):
+    """The same weights in code that drops a class."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images)[:, :9]
+
+
+class Void(Memory):
+    """The same weights in code that answers with no number."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * torch.nan
+
+
+@pytest.mark.parametrize("broken", [Mute, Cut, Void])
+def test_a_released_model_that_does_not_answer_counts_as_hidden(broken: type[Memory]) -> None:
+    eve = replace(case("Eve", EVE, EVES, BOTH, SOON), released=broken(ADAS, EVES))
+    assert outcome(case("Ada", ADA, ADAS, HERS, LATE), eve) == {"Ada": None, "Eve": None}
+    late = replace(case("Eve", EVE, EVES, BOTH, LATE), released=broken(ADAS, EVES))
+    assert outcome(case("Ada", ADA, ADAS, HERS, SOON), late) == {"Ada": True, "Eve": False}
 
 
 @pytest.mark.parametrize(("first", "second"), [(None, None), (SOON, None), (None, LATE), (SOON, SOON)])
@@ -137,14 +170,24 @@ def test_a_ruling_says_against_whom_and_why() -> None:
     assert ada.verdict.log10_p == ada.alone.log10_p
 
 
-def test_cases_may_be_files_and_a_broken_one_is_named(tmp_path: Path) -> None:
+def test_a_broken_file_is_named_and_costs_only_its_claimant(tmp_path: Path) -> None:
     paths = commit(
-        ADA, ADAS, ADA.mark_key("m"), name="m", host=None, marked=HERS, scheme="x", out=tmp_path / "c", time=SOON
+        EVE, EVES, EVE.mark_key("m"), name="m", host=None, marked=BOTH, scheme="x", out=tmp_path / "c", time=SOON
     )
-    assert arbitrate([Case("Ada", *paths)], BOTH)[0].verdict.accepted is True
+    ada, eve = case("Ada", ADA, ADAS, HERS, LATE), Case("Eve", *paths, SOON, BOTH)
+    assert outcome(ada, eve) == {"Ada": True, "Eve": False}
     paths[0].write_bytes(paths[0].read_bytes().replace(b'"mark": "m"', b'"mark": "n"'))
-    with pytest.raises(Tampered, match=r"claim\.json"):
-        arbitrate([Case("Ada", *paths)], BOTH)
+    for broken in (eve, replace(eve, evidence=tmp_path / "evidence.json"), replace(eve, claim=tmp_path / "claim.json")):
+        first, second = arbitrate([broken, ada], BOTH)
+        assert (first.verdict.accepted, second.verdict.accepted) == (False, True)
+        assert first.verdict.details["step"] == "files"
+        assert ".json" in first.verdict.reason
+        assert json.loads(first.verdict.to_json())["n"] == 0
+
+
+def test_arguments_of_the_judge_are_still_refused() -> None:
+    with pytest.raises(BadInput, match="alpha"):
+        arbitrate([case("Ada", ADA, ADAS, HERS, None)], BOTH, alpha=2)
 
 
 def test_cases_without_names_of_their_own_are_refused() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
-from earmark.core import Verdict
-from earmark.errors import BadInput
+from earmark.core import Null, Verdict
+from earmark.errors import BadInput, Tampered
 from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim
 from earmark.evidence.judge import judge
@@ -30,7 +30,9 @@ class Case:
         claim: the public claim, or its file.
         evidence: the opened evidence, or its folder.
         committed_before: a time by which the claim existed, from a source that the judge trusts.
-        released: the marked model that the claim commits to; one with another digest counts as not shown.
+        released: the marked model that the claim commits to; one with another digest, or one that does not answer the
+            other's triggers as a classifier would, counts as not shown. The digest binds the weights and not the code
+            around them, so the judge builds the network himself.
         owner_public: the public key of the owner whom the judge expects.
     """
 
@@ -74,12 +76,15 @@ def arbitrate(
 
     1. overwriting leaves the earlier mark in the later owner's model, and not the other way round: if A's mark is in
        the model that B committed to, and B's is not in A's, then A was first;
-    2. else the earlier trusted commitment was first; but an owner who does not show the model that he committed to
-       cannot win by time against one who does and whose model does not carry his mark;
-    3. else neither is accepted, and neither is rejected.
+    2. if neither mark is in the model that the other committed to, nothing tells which was in the suspect first, and
+       dates do not either: neither is accepted, and neither is rejected;
+    3. else, where a model is not shown, the earlier trusted commitment was first; but an owner who does not show the
+       model that he committed to cannot win by time against one who does and whose model does not carry his mark;
+    4. else neither is accepted, and neither is rejected.
 
     Who was first against all others is accepted, who came second to anyone is rejected. Two marks of one owner (one
-    public key) do not compete.
+    public key) do not compete. A claimant whose file cannot be read or was changed is rejected, with a reason that
+    names the file, and the others are ruled on without him.
 
     Args:
         cases: at least one, under different names.
@@ -91,18 +96,25 @@ def arbitrate(
         One ruling per case, in their order.
 
     Raises:
-        BadInput: no case, or two under one name; and as `judge`.
-        Tampered: as `judge`.
+        BadInput: no case, two under one name, or an argument that `judge` refuses.
+        OSError, MemoryError, torch.OutOfMemoryError: as `judge`.
     """
     if not cases or len({case.claimant for case in cases}) < len(cases):
         raise BadInput("expected at least one case and a name of its own for each claimant")
-    parties = [_open(case, suspect, alpha, suspect_known_since) for case in cases]
-    return [Ruling(party.claimant, _rule(party, parties), party.alone) for party in parties]
+    heard = [_heard(case, suspect, alpha, suspect_known_since) for case in cases]
+    parties = [party for party in heard if isinstance(party, _Party)]
+    return [each if isinstance(each, Ruling) else _ruling(each, parties) for each in heard]
 
 
-def _open(case: Case, suspect: Suspect, alpha: float, known_since: datetime | None) -> _Party:
-    claim = case.claim if isinstance(case.claim, Claim) else Claim.read(case.claim)
-    bundle = case.evidence if isinstance(case.evidence, Bundle) else Bundle.read(case.evidence)
+def _heard(case: Case, suspect: Suspect, alpha: float, known_since: datetime | None) -> _Party | Ruling:
+    """The claimant as a party, or the ruling against one whose files do not hold: he must not stop the others'."""
+    try:
+        claim = case.claim if isinstance(case.claim, Claim) else Claim.read(case.claim)
+        bundle = case.evidence if isinstance(case.evidence, Bundle) else Bundle.read(case.evidence)
+    except (BadInput, Tampered) as error:
+        null = Null("none", None, "No mark could be read, so nothing was tested.")
+        refused = Verdict(False, 0, 0, null, None, alpha, f"the files do not hold: {error}", {"step": "files"})
+        return Ruling(case.claimant, refused, refused)
     alone = judge(
         claim,
         bundle,
@@ -116,9 +128,11 @@ def _open(case: Case, suspect: Suspect, alpha: float, known_since: datetime | No
     return _Party(case.claimant, claim, bundle, case.committed_before, case.released if genuine else None, alone)
 
 
+def _ruling(party: _Party, parties: Sequence[_Party]) -> Ruling:
+    return Ruling(party.claimant, _rule(party, parties) if party.alone.accepted else party.alone, party.alone)
+
+
 def _rule(party: _Party, parties: Sequence[_Party]) -> Verdict:
-    if not party.alone.accepted:
-        return party.alone
     rivals = [p for p in parties if p.alone.accepted and p.claim.public_key != party.claim.public_key]
     found = {rival.claimant: _earlier(party, rival) for rival in rivals}
     details = {**party.alone.details, "step": "arbitration", "against": {name: why for name, (_, why) in found.items()}}
@@ -135,17 +149,23 @@ def _earlier(a: _Party, b: _Party) -> tuple[bool | None, str]:
         return True, f"the model that {b.claimant} committed to already carries {a.claimant}'s mark, not the reverse"
     if b_in_a and a_in_b is False:
         return False, f"the model that {a.claimant} committed to already carries {b.claimant}'s mark, not the reverse"
+    if a_in_b is False and b_in_a is False:
+        return None, "neither committed model carries the other's mark, so nothing tells which was in the suspect first"
     if a.committed_before is None or b.committed_before is None or a.committed_before == b.committed_before:
         return None, "both marks are in the suspect, and no trusted time says which commitment is the earlier"
-    first, second = (a, b) if a.committed_before < b.committed_before else (b, a)
-    if first.released is None and _carried(first, second) is False:
+    first, in_first, in_second = (a, b_in_a, a_in_b) if a.committed_before < b.committed_before else (b, a_in_b, b_in_a)
+    if in_first is None and in_second is False:
         return None, f"{first.claimant} has the earlier commitment but does not show the model that it commits to"
     return first is a, f"{first.claimant} has the earlier trusted commitment"
 
 
 def _carried(owner: _Party, other: _Party) -> bool | None:
-    """Whether `owner`'s mark is in the model that `other` committed to; None where that model is not shown."""
+    """Whether `owner`'s mark is in the model that `other` committed to; None where that model does not show it.
+
+    A model that leaves triggers unanswered is no proof that it does not carry the mark.
+    """
     if other.released is None:
         return None
     mark = owner.bundle.mark
-    return kind_of(mark).test(other.released, mark, owner.alone.alpha, GRINDING_BITS).accepted
+    verdict = kind_of(mark).test(other.released, mark, owner.alone.alpha, GRINDING_BITS)
+    return None if verdict.details["unanswered"] and not verdict.accepted else verdict.accepted

@@ -49,7 +49,8 @@ class TriggerTest:
 
     Raises:
         BadInput: alpha outside (0, 1), negative bits or a batch size below 1.
-        OSError, MemoryError: as the suspect raised them; no verdict follows from a lost connection.
+        OSError, MemoryError, torch.OutOfMemoryError: as the suspect raised them; no verdict follows from a lost
+            connection or a full machine.
     """
 
     alpha: float = 1e-6
@@ -124,7 +125,13 @@ def unanswered_verdict(mark: TriggerSet, silence: NoAnswer, alpha: float, grindi
     """The rejecting verdict on a suspect that did not answer; `details["error"]` names what it raised, if it did."""
     reason = f"the suspect gave no answer to judge by: {silence}; so it is not shown to carry the mark"
     log10_p = None if mark.null.rate is None else 0.0
-    details = {"matches": 0, "grinding_bits": grinding_bits, "K": mark.classes, "error": silence.error}
+    details = {
+        "matches": 0,
+        "grinding_bits": grinding_bits,
+        "K": mark.classes,
+        "unanswered": len(mark),
+        "error": silence.error,
+    }
     return Verdict(False, 0, len(mark), mark.null, log10_p, alpha, reason, details)
 
 
