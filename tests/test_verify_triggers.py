@@ -262,7 +262,19 @@ def test_a_suspect_without_answers_on_a_mark_without_null_is_rejected() -> None:
     assert verdict.log10_p is None
 
 
-@pytest.mark.parametrize("error", [ConnectionError, TimeoutError, MemoryError, KeyboardInterrupt])
+def test_a_suspect_that_exits_ends_nothing() -> None:
+    def leave(images: Tensor) -> Tensor:
+        raise SystemExit(0)
+
+    for test in (TriggerTest(), SequentialTriggerTest()):
+        verdict = test(leave, MARK)
+        assert (verdict.accepted, verdict.details["unanswered"]) == (False, 40)
+        assert "raised SystemExit" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError, TimeoutError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt]
+)
 def test_what_says_nothing_about_the_model_gives_no_verdict(error: type[BaseException]) -> None:
     def unreachable(images: Tensor) -> Tensor:
         raise error

@@ -60,7 +60,7 @@ def judge(
     Raises:
         Tampered: a file is not as it was written; the message names it.
         BadInput: a file is not of the format, or an argument is out of range (a time without its time zone, say).
-        OSError, MemoryError: as the suspect raised them; a lost connection is no verdict.
+        OSError, MemoryError, torch.OutOfMemoryError: as the suspect raised them; a lost connection is no verdict.
     """
     claim = claim if isinstance(claim, Claim) else Claim.read(claim)
     bundle = evidence if isinstance(evidence, Bundle) else Bundle.read(evidence)

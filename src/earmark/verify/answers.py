@@ -37,7 +37,8 @@ def ask(suspect: Query | nn.Module, images: Tensor, classes: int, batch_size: in
 
     Raises:
         NoAnswer: the suspect raised an error, or its answer is not scores (b, K) or integer labels (b,).
-        OSError, MemoryError: as the suspect raised them; a lost connection or a full machine is no answer of a model.
+        OSError, MemoryError, torch.OutOfMemoryError: as the suspect raised them; a lost connection or a full machine is
+            no answer of a model.
     """
     query = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
     for at in range(0, len(images), batch_size):
@@ -50,9 +51,9 @@ def _answers(query: Callable[[Tensor], object], batch: Tensor) -> object:
         with torch.no_grad():
             answers = query(batch)
             return answers.detach().cpu() if isinstance(answers, Tensor) else answers
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # the suspect is foreign code: whatever it raises is its answer
+    except (Exception, SystemExit) as error:  # the suspect is foreign code: whatever it raises is its answer
         name = type(error).__name__
         raise NoAnswer(f"it raised {name} on a batch of {len(batch)} triggers", error=name) from error
 

@@ -45,7 +45,8 @@ class SequentialTriggerTest:
 
     Raises:
         BadInput: alpha outside (0, 1), negative bits or a batch size below 1.
-        OSError, MemoryError: as the suspect raised them; no verdict follows from a lost connection.
+        OSError, MemoryError, torch.OutOfMemoryError: as the suspect raised them; no verdict follows from a lost
+            connection or a full machine.
     """
 
     alpha: float = 1e-6
