@@ -19,11 +19,13 @@ from earmark.keys import MarkKey
 from earmark.marks import (
     MINTS,
     Noise,
+    NoiseChain,
     NotTrue,
     OneClass,
     Stamped,
     TriggerMint,
     TriggerSet,
+    Uniform,
     from_settings,
     mark_from_parts,
     remint,
@@ -178,3 +180,25 @@ def test_no_hostile_mark_is_what_the_key_mints(changes: dict[str, Any], seed: in
     except BadInput:
         return
     assert minted.digest() != mark.digest()
+
+
+def tall(mint: TriggerMint, height: int, width: int) -> TriggerSet:
+    images = torch.arange(mint.count).repeat_interleave(height * width).reshape(-1, 1, height, width).to(torch.uint8)
+    labels = torch.zeros(mint.count, dtype=torch.int64)
+    return TriggerSet(images, labels, 10, mint.labels.null(10), mint.settings())
+
+
+def test_a_chain_of_tall_images_does_not_hang_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("earmark.marks.triggers.chain._orthogonal", lambda matrix: pytest.fail("began to mint"))
+    with pytest.raises(BadInput, match="at most 256 rows, got 257"):
+        remint(KEY, tall(NoiseChain(10, Uniform()), 257, 1))
+
+
+def test_a_mark_too_large_to_mint_again_is_refused_unminted(monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tall(Noise(10), 4, 4)
+    monkeypatch.setattr("earmark.marks.MOST_VALUES", 160)
+    assert len(remint(KEY, mark)) == 10
+    monkeypatch.setattr("earmark.marks.MOST_VALUES", 159)
+    monkeypatch.setattr(Noise, "paint", lambda *_: pytest.fail("began to mint"))
+    with pytest.raises(BadInput, match="at most 159 pixel values to mint again, got 160"):
+        remint(KEY, mark)

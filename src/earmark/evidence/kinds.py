@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from earmark.core import Mark, Query, Verdict
-from earmark.errors import BadInput, unknown_name
+from earmark.errors import unknown_name
 from earmark.evidence.claim import NullRecord, Parameters
 from earmark.evidence.wire import validated
 from earmark.keys import MarkKey
@@ -30,7 +30,8 @@ class Kind:
     Attributes:
         facts: mark -> `n`, `classes` and `image_shape`, as they stand in a claim.
         remint: (key, mark) -> the mark that the key mints from this mark's public settings; `BadInput` where it cannot.
-        test: (suspect, mark, alpha, grinding bits) -> the verdict of the test that belongs to this kind.
+        test: (suspect, mark, alpha, grinding bits) -> the verdict of the test that belongs to this kind, which counts
+            the trials that the suspect gave no answer to as `details["unanswered"]`.
     """
 
     facts: Callable[[Any], Mapping[str, Any]]
@@ -42,18 +43,12 @@ def _trigger_facts(mark: TriggerSet) -> Mapping[str, Any]:
     return {"n": len(mark), "classes": mark.classes, "image_shape": mark.shape}
 
 
-def _remint_triggers(key: MarkKey, mark: TriggerSet) -> TriggerSet:
-    if mark.settings.get("count") != len(mark):  # checked first: a hostile count would make the judge mint for ever
-        raise BadInput(f"its settings say {mark.settings.get('count')!r:.20} triggers, it has {len(mark)}")
-    return remint(key, mark)
-
-
 def _test_triggers(suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int) -> Verdict:
     query = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
     return TriggerTest(alpha=alpha, grinding_bits=grinding_bits)(query, mark)
 
 
-KINDS: dict[str, Kind] = {"triggers": Kind(_trigger_facts, _remint_triggers, _test_triggers)}
+KINDS: dict[str, Kind] = {"triggers": Kind(_trigger_facts, remint, _test_triggers)}
 """Every kind of mark that can be committed and judged; a new kind is one row."""
 
 

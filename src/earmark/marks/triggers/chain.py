@@ -23,6 +23,9 @@ __all__ = ["NoiseChain"]
 
 Reals = NDArray[np.float64]
 
+TALLEST = 256
+"""The most rows of an image: finding Q takes a time that grows with the cube of them."""
+
 
 @final
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class NoiseChain(TriggerMint):
         length: m, the number of images per chain; `count` is a multiple of it.
         std: the standard deviation of the data that the model's normalisation divides by.
         mean: the mean that it subtracts.
+
+    Raises:
+        BadInput: a length, count, mean or deviation that does not fit, or images of more than 256 rows.
     """
 
     name: ClassVar[str] = "noise-chain"
@@ -64,6 +70,8 @@ class NoiseChain(TriggerMint):
 
     def paint(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
         channels, height, width = shape
+        if height > TALLEST:
+            raise BadInput(f"chains are for images of at most {TALLEST} rows, got {height}; take Noise for larger ones")
         chains = self.count // self.length
         turn = _orthogonal(key.stream("chain-basis").normals(height * height).numpy().reshape(height, height))
         planes = key.stream("chain").normals(chains * height * width).numpy().reshape(chains, height, width)
