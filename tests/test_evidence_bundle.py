@@ -340,6 +340,21 @@ def test_commit_leaves_nothing_behind_when_it_fails(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_commit_removes_the_opened_key_that_a_killed_process_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / ".c.notes"
+    other.mkdir()
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", lambda *_, **__: None)
+        killed.setattr(Path, "rename", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            committed(tmp_path / "c")
+    assert len(list(tmp_path.rglob("evidence.json"))) == 1
+    committed(tmp_path / "c")
+    assert sorted(tmp_path.iterdir()) == [other, tmp_path / "c"]
+
+
 def test_commit_into_a_missing_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="give a folder that exists"):
         committed(tmp_path / "gone" / "c")

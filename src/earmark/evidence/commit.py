@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import glob
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -48,7 +49,8 @@ def commit(
 ) -> tuple[Path, Path]:
     """Write `out/claim.json`, to be published before the model is, and `out/evidence/`, to be kept secret.
 
-    The folder is put together under another name and renamed, so that `out` is whole or not there at all.
+    The folder is put together under another name and renamed, so that `out` is whole or not there at all. What a killed
+    process left of an earlier attempt at the same `out`, an opened key among it, is removed first.
 
     Args:
         owner: the key that signs.
@@ -118,8 +120,11 @@ def claim_of(
 def _write(claim: Claim, bundle: Bundle, out: Path) -> tuple[Path, Path]:
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise BadInput(f"{out} is there already, and a commitment is never overwritten; give a new folder")
+    prefix = f".{out.name}.uncommitted-"
+    for left in out.parent.glob(f"{glob.escape(prefix)}*"):
+        shutil.rmtree(left, ignore_errors=True)
     try:
-        making = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        making = Path(tempfile.mkdtemp(dir=out.parent, prefix=prefix))
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror}; give a folder that exists and is writable") from error
     try:
