@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,34 @@ def test_unreadable_files_are_named_and_nothing_is_unpickled(tmp_path: Path) -> 
         with pytest.raises(BadInput, match="not there"):
             read(tmp_path / f"missing-{name}")
     assert torch.equal(load_weights(tmp_path / "fine.pt")["a"], torch.ones(1))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_any_damage_to_a_weight_file_is_bad_input_or_plain_tensors(tmp_path: Path, legacy: bool) -> None:
+    path, draw = tmp_path / "w.pt", torch.Generator().manual_seed(0)
+    torch.save(nn.Linear(3, 2).state_dict(), path, _use_new_zipfile_serialization=not legacy)
+    raw = path.read_bytes()
+    for _ in range(400):
+        broken = bytearray(raw)
+        for at, by in torch.randint(1, 1 << 30, (3, 2), generator=draw).tolist():
+            broken[at % min(len(raw), 500)] ^= by % 255 + 1
+        path.write_bytes(broken)
+        with warnings.catch_warnings(), suppress(BadInput):
+            warnings.simplefilter("ignore")
+            assert all(isinstance(value, torch.Tensor) for value in load_weights(path).values())
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyError, AssertionError, struct.error, AttributeError, TypeError])
+def test_whatever_the_reader_of_a_weight_file_raises_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    (tmp_path / "w.pt").touch()
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(BadInput, match=r"w\.pt"):
+        load_weights(tmp_path / "w.pt")
 
 
 def test_files_too_large_are_not_read(tmp_path: Path) -> None:

@@ -106,6 +106,15 @@ def test_a_file_that_does_not_import_says_why(nets: Path) -> None:
         load_model(f"{nets}:small")
 
 
+def test_a_file_that_exits_is_an_error_and_no_end(nets: Path) -> None:
+    nets.write_text("import sys\n\ndef leave():\n    sys.exit(0)\n")
+    with pytest.raises(BadInput, match="leave failed: SystemExit"):
+        load_model(f"{nets}:leave")
+    nets.write_text("raise SystemExit(0)\n")
+    with pytest.raises(BadInput, match=r"cannot import .*nets\.py: SystemExit"):
+        load_model(f"{nets}:leave")
+
+
 def test_an_unknown_argument_is_named(nets: Path) -> None:
     with pytest.raises(BadInput, match="unexpected keyword argument 'klasses'"):
         load_model(f"{nets}:small", klasses=3)

@@ -71,7 +71,7 @@ def _importing(what: str, folder: Path) -> Iterator[None]:
     sys.path.insert(0, str(folder))
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # code that exits must not end a judge's program as if all were well
         raise BadInput(f"cannot import {what}: {type(error).__name__}: {error}") from error
     finally:
         with suppress(ValueError):
@@ -88,7 +88,7 @@ def _function(code: ModuleType, home: str, attribute: str) -> Any:
 def _build(name: str, function: Any, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         module = function(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadInput(f"{name} failed: {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise BadInput(f"{name} returned {type(module).__name__}, expected an nn.Module")
