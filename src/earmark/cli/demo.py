@@ -27,8 +27,8 @@ WARNING: Final = "Made by `earmark demo`. Keys and marks in it are throw-away; t
 NOTES: Final = (
     f"A copy has kept its accuracy if it is within {100 * KEPT:g} points of the host's. The demonstration succeeds if "
     "the owner's claim is accepted on every such copy and every other claim is rejected.",
-    "Times are real: the judge noted when he first saw each claim and each suspect. Whatever the times, p is multiplied "
-    "by 2⁶⁴ for the keys that a claimant may have tried in secret.",
+    "Times are real: the judge noted when he first saw each claim and each suspect. Whatever the times, p is "
+    "multiplied by 2⁶⁴ for the keys that a claimant may have tried in secret.",
     "The keys are throw-away, which is why the owner's triggers can be shown here. Nobody should ever show those of a "
     "model that is in use.",
 )
