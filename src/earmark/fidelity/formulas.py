@@ -20,6 +20,7 @@ def total_weight_loss(model: nn.Module, host: nn.Module) -> float | None:
 def penultimate_feature_loss(model: Tensor, host: Tensor) -> float:
     """Average PFL = (1 / N) sum_i ||z_i - z_i,host||_2^2, from penultimate features (N, d), not divided by d (eq. 6).
 
+    >>> import torch
     >>> penultimate_feature_loss(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.zeros(2, 2))
     12.5
     """
