@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,6 +13,7 @@ from earmark.cli import options
 from earmark.cli.networks import network
 from earmark.cli.output import show
 from earmark.cli.secrets import Minted, triggers
+from earmark.cli.timestamps import moment, times_of
 from earmark.core import Verdict
 from earmark.errors import BadInput
 from earmark.evidence import Bundle, Case, Claim, Ruling, arbitrate
@@ -71,6 +71,14 @@ def judge(
         typer.Option("--released", metavar="FILE", help="The weights that a claim commits to; none, or one per claim."),
     ] = None,
     committed_before: Times = None,
+    tsa_root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--tsa-root",
+            metavar="PEM",
+            help="Take the claims' dates from their time-stamp tokens: the authority's root certificate.",
+        ),
+    ] = None,
     known_since: Annotated[
         str | None, typer.Option("--known-since", metavar="TIME", help="When the suspect first appeared.")
     ] = None,
@@ -84,9 +92,9 @@ def judge(
 ) -> None:
     """Rule on a claim, or between several: signature, commitment, minting, time, then the suspect.
 
-    p is multiplied by 2^64 for the keys that may have been tried in secret, whatever the times. With several claims, the options --evidence, --released and --committed-before go with them in their order,
-    and --released lets the judge see whose mark was there first. Ends with the status of the first claim: 0 accepted,
-    1 rejected, 3 inconclusive.
+    p is multiplied by 2^64 for the keys that may have been tried in secret, whatever the times. With several claims,
+    the options --evidence, --released and --committed-before go with them in their order, and --released lets the judge
+    see whose mark was there first. Ends with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive.
     """
     _same_number(claim, evidence=evidence, released=released, committed_before=committed_before)
     claims, bundles = [Claim.read(path) for path in claim], [Bundle.read(path) for path in evidence]
@@ -94,7 +102,7 @@ def judge(
     shown: list[nn.Module | None] = [None for _ in claim]
     if released:
         shown = [network(model, path, model_set, task) for path, task in zip(released, tasks, strict=True)]
-    times = [moment(text) for text in committed_before] if committed_before else [None for _ in claim]
+    times = times_of(claims, committed_before, tsa_root)
     expected = [_public(owner_public), *(None for _ in claim[1:])]
     names = _names(claims)
     cases = [Case(*case) for case in zip(names, claims, bundles, times, shown, expected, strict=True)]
@@ -137,21 +145,3 @@ def _public(text: str | None) -> bytes | None:
         return bytes.fromhex(text)
     except ValueError as error:
         raise BadInput(f"expected a public key as 64 hexadecimal digits, got {text[:80]!r}") from error
-
-
-def moment(text: str) -> datetime:
-    """A time with its zone.
-
-    >>> moment("2024-05-01T12:00:00Z").isoformat()
-    '2024-05-01T12:00:00+00:00'
-
-    Raises:
-        BadInput: no ISO 8601 time, or one without a zone.
-    """
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadInput(f"expected a time such as 2024-05-01T12:00:00Z, got {text[:80]!r}") from error
-    if found.tzinfo is None:
-        raise BadInput(f"the time {text} has no zone; write {text}Z for UTC")
-    return found

@@ -91,7 +91,6 @@ def _report(story: Story, rulings: Sequence[Ruling], seed: int) -> Report:
         pictures=_pictures(story, rulings),
         settings={
             "triggers": len(story.mark),
-            "triggers needed for a copy that still answers seven in ten": story.needed,
             "alpha": ALPHA,
             "epochs of embedding": len(story.history),
             "seed": seed,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import torch
 import typer
@@ -15,6 +16,7 @@ from earmark.cli.networks import fitting, network, save_network
 from earmark.cli.output import new_file, new_folder, note, show
 from earmark.cli.secrets import Minted, open_key
 from earmark.cli.settings import Form
+from earmark.cli.timestamps import token_from
 from earmark.core import Data, rng
 from earmark.data import CropFlip, open_data
 from earmark.embed import METHODS
@@ -22,11 +24,14 @@ from earmark.errors import unknown_name
 from earmark.evidence import commit
 from earmark.files import model_digest
 from earmark.marks import MINTS, TriggerMint, TriggerSet
-from earmark.stats import critical_count
+from earmark.stats import GRINDING_BITS, critical_count
 from earmark.training import HOST, Checkpoint, Settings, accuracy, train_host
 from earmark.verify import TriggerTest
 
 __all__ = ["commit_to", "embed", "mint", "train"]
+
+ALPHA: Final = 1e-6
+"""The error probability that a judge keeps to unless told otherwise."""
 
 Augmented = Annotated[bool, typer.Option("--augment", help="Crop and flip training images at random.")]
 
@@ -90,7 +95,10 @@ def mint(
     out = new_file(out, force, ".safetensors")
     mark = make(open_key(key, password_file).mark_key(name), None, images)
     Minted(name, mark).save(out)
-    show(as_json, {"out": str(out), **about(name, mark)}, f"{out}: {len(mark)} triggers. {mark.null.words}")
+    facts = about(name, mark)
+    if facts["matches_needed"] is None or facts["matches_needed"] > len(mark):
+        note("no judge can accept this mark: " + ("it has too few triggers" if mark.null.rate else mark.null.words))
+    show(as_json, {"out": str(out), **facts}, f"{out}: {len(mark)} triggers. {mark.null.words}")
 
 
 def embed(
@@ -119,10 +127,10 @@ def embed(
     unmarked = fitting(network(model, host, model_set, images), images, str(host))
     marked = backdoor(unmarked, minted.mark, images, rng(seed))
     value = {**_written(out, marked, images, beside(out)), "method": method, "settings": backdoor.settings.to_dict()}
-    verdict = TriggerTest()(marked, minted.mark)
+    verdict = TriggerTest(ALPHA, GRINDING_BITS)(marked, minted.mark)
     value["trig_acc"] = verdict.statistic / verdict.n
     if not verdict.accepted:
-        note(f"the mark is not in the model ({verdict.reason}); train longer, or with more triggers per batch")
+        note(f"no judge would accept this: {verdict.reason}; train longer, or with more triggers per batch")
     found = f"{verdict.statistic:g} of {verdict.n} triggers and {100 * value['val_acc']:.2f} % of the test images right"
     show(as_json, value, f"{out}: {found}")
 
@@ -136,6 +144,9 @@ def commit_to(
     owner: Annotated[str | None, typer.Option("--owner", metavar="NAME", help="The name to show people.")] = None,
     scheme: Annotated[str, typer.Option("--scheme", help="The scheme's name in the claim.")] = "deep-fidelity",
     alpha: options.Alpha = 1e-6,
+    tsa: Annotated[
+        str | None, typer.Option("--tsa", metavar="URL", help="Have an RFC 3161 authority stamp the claim.")
+    ] = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     password_file: options.PasswordFile = None,
@@ -161,6 +172,7 @@ def commit_to(
         out=out,
         owner_name=owner,
         alpha=alpha,
+        stamp=None if tsa is None else partial(token_from, tsa),
     )
     value = {
         "claim": str(claim),
@@ -173,7 +185,8 @@ def commit_to(
 
 def about(name: str, mark: TriggerSet) -> dict[str, Any]:
     """What anyone may know of a mark."""
-    needed = None if mark.null.rate is None else critical_count(len(mark), mark.null.rate, 1e-6)
+    rate = mark.null.rate
+    needed = None if rate is None else critical_count(len(mark), rate, ALPHA, GRINDING_BITS)
     return {
         "mark": name,
         "triggers": len(mark),

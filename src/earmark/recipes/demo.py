@@ -73,8 +73,6 @@ class Story:
         history: trigger and validation accuracy after each epoch of embedding.
         forgery: the plain trigger test's verdict on the forger's triggers.
         trials: every claim and its verdict.
-        needed: how many triggers it takes to convict, all but surely, a copy that still answers seven in ten,
-            the judge's correction included.
     """
 
     data: Data
@@ -85,7 +83,6 @@ class Story:
     history: Sequence[Record]
     forgery: Verdict
     trials: Sequence[Trial]
-    needed: int
 
     @property
     def faults(self) -> list[str]:
@@ -149,11 +146,11 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     host = train_host(_network(data, seed), data, rng(seed), HOST.but(epochs=12, milestones=(8,)))
     court = _Judge(data, threshold=accuracy(host, data.test) - KEPT)
 
-    say("The owner mints 100 noise triggers from a secret key")
-    needed = required_triggers(1 / data.classes, surviving=0.7, alpha=ALPHA, power=0.999, bits=GRINDING_BITS)
+    say("The owner mints noise triggers from a secret key: enough for a copy that forgets half of them")
+    count = required_triggers(1 / data.classes, surviving=0.5, alpha=ALPHA, power=0.999, bits=GRINDING_BITS)
     history: list[Record] = []
-    hiding = fixll_pfl(beta=0.05).but(lr=1e-3, epochs=60, triggers_per_batch=16, enough=1.0, patience=3)
-    scheme = deep_fidelity(Noise(count=max(100, needed)), hiding.but(on_history=history.extend), ALPHA)
+    hiding = fixll_pfl(beta=0.05).but(lr=1e-3, epochs=60, triggers_per_batch=24, enough=1.0, patience=6)
+    scheme = deep_fidelity(Noise(count=count), hiding.but(on_history=history.extend), ALPHA)
     owner = OwnerKey.generate()
     key = owner.mark_key(NAME)
     mark = scheme.mint(key, host, data)
@@ -183,13 +180,13 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     say("One thief marks his copy again, by the same scheme, and claims it")
     thief = OwnerKey.generate()
     own_key = thief.mark_key(NAME)
-    again = Overwrite(scheme.mint, hiding, own_key)
+    again = Overwrite(scheme.mint, hiding.but(patience=0), own_key)
     overwritten = again(marked, data, rng(seed + 3))
     court.file(THIEF, _commit(out, THIEF, thief, again.mark(marked, data), own_key, overwritten))
     court.log("overwritten copy")
 
     say("A forger optimises triggers on the released model, without changing it")
-    forged = AdversarialTriggers(pose_as=Noise(count=len(mark))).forge(marked, data, rng(seed + 4))
+    forged = AdversarialTriggers(pose_as=Noise(count=count)).forge(marked, data, rng(seed + 4))
     court.file(FORGER, _commit(out, FORGER, OwnerKey.generate(), forged.mark, forged.key, marked, check=False))
 
     say("Somebody innocent trains a model of his own")
@@ -208,7 +205,7 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     for name, model in models.items():
         save_tensors(out / f"{_slug(name)}.safetensors", state_tensors(model))
     plain = scheme.verify(marked, forged.mark)
-    return Story(data, host, marked, mark, fidelity, history, plain, court.trials, needed)
+    return Story(data, host, marked, mark, fidelity, history, plain, court.trials)
 
 
 def _commit(

@@ -1,0 +1,90 @@
+"""Dates that do not rest on the owner's word: RFC 3161 tokens, asked for when committing and checked when judging."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography.x509 import Certificate, load_pem_x509_certificates
+
+from earmark.errors import BadInput
+from earmark.evidence import Claim, stamp_request, stamped_time
+from earmark.files import read_bytes
+
+__all__ = ["moment", "times_of", "token_from"]
+
+CERTIFICATES_LIMIT: Final = 1 << 20
+TOKEN_LIMIT: Final = 1 << 17
+PATIENCE: Final = 30.0
+"""Seconds to wait for an authority's answer."""
+
+
+def token_from(url: str, message: bytes) -> bytes:
+    """The authority's response, DER, to a request for a stamp on `message`.
+
+    Raises:
+        BadInput: no such authority, no answer, or one that is no response to such a request.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise BadInput(f"expected the http or https address of a time-stamp authority, got {url!r}")
+    request = urllib.request.Request(url, stamp_request(message), {"Content-Type": "application/timestamp-query"})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            response: bytes = answer.read(TOKEN_LIMIT)
+        return _checked(response)
+    except (urllib.error.URLError, TimeoutError, ValueError) as error:
+        raise BadInput(f"{url} gave no time stamp ({error}); try again or name another authority") from error
+
+
+def _checked(response: bytes) -> bytes:
+    from rfc3161_client import decode_timestamp_response
+
+    decode_timestamp_response(response)
+    return response
+
+
+def times_of(
+    claims: Sequence[Claim], told: Sequence[str] | None, roots: Sequence[Path] | None
+) -> Sequence[datetime | None]:
+    """By when each claim existed: as the judge was `told`, or as its token says that an authority of `roots` signed.
+
+    Raises:
+        BadInput: both, a file without certificates, or a claim without a token.
+        Tampered: a token that does not hold.
+    """
+    if told and roots:
+        raise BadInput("expected --committed-before or --tsa-root, got both; the judge trusts one source for the dates")
+    if roots:
+        trusted = [certificate for path in roots for certificate in _certificates(path)]
+        return [stamped_time(claim, trusted) for claim in claims]
+    return [moment(text) for text in told] if told else [None for _ in claims]
+
+
+def _certificates(path: Path) -> Sequence[Certificate]:
+    pem = read_bytes(path, CERTIFICATES_LIMIT)
+    try:
+        return load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise BadInput(f"{path} holds no PEM certificate; give the authority's root certificate") from error
+
+
+def moment(text: str) -> datetime:
+    """A time with its zone.
+
+    >>> moment("2024-05-01T12:00:00Z").isoformat()
+    '2024-05-01T12:00:00+00:00'
+
+    Raises:
+        BadInput: no ISO 8601 time, or one without a zone.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput(f"expected a time such as 2024-05-01T12:00:00Z, got {text[:80]!r}") from error
+    if found.tzinfo is None:
+        raise BadInput(f"the time {text} has no zone; write {text}Z for UTC")
+    return found
