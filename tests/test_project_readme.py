@@ -16,7 +16,7 @@ import pytest
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"^<!-- run -->\n+```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-TIME_LIMIT = 240
+TIME_LIMIT = 900
 
 
 def blocks(*languages: str) -> list[str]:
