@@ -156,7 +156,8 @@ def test_a_sequential_test_asks_fewer_triggers(desk: Desk) -> None:
 
 def test_a_verdict_says_whether_the_claim_is_known_to_be_older_than_the_suspect(desk: Desk) -> None:
     assert "not known to be earlier" in desk.good(*JUDGE)["details"]["commitment"]
-    assert desk.good(*JUDGE, *TIMES)["details"]["commitment"] == "no later than the suspect"
+    details = desk.good(*JUDGE, *TIMES)["details"]
+    assert (details["commitment"], details["step"]) == ("no later than the suspect", "suspect")
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(desk: Desk) -> None:

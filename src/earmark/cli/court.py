@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,7 +16,7 @@ from earmark.cli.secrets import Minted, triggers
 from earmark.cli.timestamps import moment, times_of
 from earmark.core import Verdict
 from earmark.errors import BadInput
-from earmark.evidence import Bundle, Case, Claim, Ruling, arbitrate
+from earmark.evidence import Bundle, Case, Claim, arbitrate
 from earmark.suspects import as_query
 from earmark.verify import SequentialTriggerTest, TriggerTest
 
@@ -47,9 +47,9 @@ def verify(
     model_set: options.ModelArguments = None,
     as_json: options.Json = False,
 ) -> None:
-    """Test a suspect for a mark: the owner's own check, before anything is opened to a judge.
+    """Test a suspect for a mark, as its owner does.
 
-    Ends with status 0 if the mark is found, 1 if it is not, 3 if the mark's null allows no answer. It does not ask
+    Nothing has to be opened to a judge for it. Ends with status 0 if the mark is found, 1 if it is not, 3 if the mark's null allows no answer. It does not ask
     whether the mark was minted or committed to; `earmark judge` does.
     """
     minted = Minted.open(mark)
@@ -90,9 +90,9 @@ def judge(
     model_set: options.ModelArguments = None,
     as_json: options.Json = False,
 ) -> None:
-    """Rule on a claim, or between several: signature, commitment, minting, time, then the suspect.
+    """Rule on a claim on a suspect, or between several.
 
-    p is multiplied by 2^64 for the keys that may have been tried in secret, whatever the times. With several claims,
+    The steps are signature, commitment, minting, time, and the suspect. p is multiplied by 2^64 for the keys that may have been tried in secret, whatever the times. With several claims,
     the options --evidence, --released and --committed-before go with them in their order, and --released lets the judge
     see whose mark was there first. Ends with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive.
     """
@@ -109,14 +109,15 @@ def judge(
     accused = network(model, suspect, model_set, tasks[0])
     since = None if known_since is None else moment(known_since)
     rulings = arbitrate(cases, accused, alpha=alpha, suspect_known_since=since)
-    _tell(as_json, suspect, rulings)
-    raise typer.Exit(STATUS[rulings[0].verdict.accepted])
+    verdicts = {r.claimant: r.verdict if len(rulings) > 1 else r.alone for r in rulings}
+    _tell(as_json, suspect, verdicts)
+    raise typer.Exit(STATUS[verdicts[names[0]].accepted])
 
 
-def _tell(as_json: bool, suspect: Path, rulings: Sequence[Ruling]) -> None:
-    values = [{"suspect": suspect.name, "claimant": r.claimant, **r.verdict.to_dict()} for r in rulings]
+def _tell(as_json: bool, suspect: Path, verdicts: Mapping[str, Verdict]) -> None:
+    values = [{"suspect": suspect.name, "claimant": name, **verdict.to_dict()} for name, verdict in verdicts.items()]
     value: Any = values if len(values) > 1 else values[0]
-    show(as_json, value, *(f"{r.claimant}: {_words(r.verdict)}" for r in rulings))
+    show(as_json, value, *(f"{name}: {_words(verdict)}" for name, verdict in verdicts.items()))
 
 
 def _words(verdict: Verdict) -> str:

@@ -39,9 +39,9 @@ def demo(
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Mark, steal, attack and judge a small model on handwritten digits, in about a minute.
+    """Mark, steal, attack and judge a small model.
 
-    Writes OUT/report.html and OUT/verdicts.json; models, claims and evidence stay in OUT for you to play with. Ends
+    On handwritten digits, in about a minute. Writes OUT/report.html and OUT/verdicts.json; models, claims and evidence stay in OUT for you to play with. Ends
     with status 0 only if the true owner wins on every copy that kept its accuracy (within 5 points of the host's) and
     the thief, the forger and the claim on an innocent model lose; 1 if not.
     """

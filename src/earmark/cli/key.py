@@ -21,9 +21,9 @@ def new(
     password_file: options.PasswordFile = None,
     as_json: options.Json = False,
 ) -> None:
-    """Make an owner's key: Ed25519, encrypted with a password, mode 0600.
+    """Make an owner's key.
 
-    It comes from the operating system's random source, so there is nothing to seed. Keep a copy of the file and the
+    Ed25519, encrypted with a password, mode 0600. It comes from the operating system's random source, so there is nothing to seed. Keep a copy of the file and the
     password: marks and claims cannot be made or proved without them.
     """
     if path.exists():
@@ -39,7 +39,10 @@ def reveal(
     password_file: options.PasswordFile = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the public half of a key: what a claim carries and a judge may be told to expect."""
+    """Show the public half of a key.
+
+    It is what a claim carries, and what a judge may be told to expect.
+    """
     _show(open_key(path, password_file), path, as_json)
 
 

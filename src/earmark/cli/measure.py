@@ -32,9 +32,9 @@ def fidelity(
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Measure deep fidelity: accuracies, TWL, PFL, SPL, prototypes, and agreement on images of three sorts.
+    """Measure how far a marked model stands from its host.
 
-    Agreement with the host is measured on the test images, on the same images with Gaussian noise (severity 3) and on
+    Deep fidelity: accuracies, TWL, PFL, SPL, prototype change, and agreement on images of three sorts. Agreement with the host is measured on the test images, on the same images with Gaussian noise (severity 3) and on
     images outside the distribution (shuffled patches).
     """
     images = open_data(data)
@@ -50,11 +50,14 @@ def report(
         list[Path], typer.Argument(metavar="FILE...", help="What judge, verify, fidelity and reproduce gave as JSON.")
     ],
     out: options.Out,
-    title: Annotated[str, typer.Option("--title", help="The page's title.")] = "Who owns this model?",
+    title: Annotated[str, typer.Option("--title", metavar="TEXT", help="The page's title.")] = "Who owns this model?",
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write verdicts, fidelity and reproduced tables as one HTML page that needs nothing else."""
+    """Write verdicts and tables as one HTML page.
+
+    The page needs nothing outside itself.
+    """
     out = new_file(out, force)
     rulings: list[Ruling] = []
     reports: dict[str, FidelityReport] = {}

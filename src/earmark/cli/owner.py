@@ -66,10 +66,14 @@ def train(
 
 def mint(
     key: options.KeyFile,
-    name: Annotated[str, typer.Option("--name", help="The mark's name; its key is derived from the owner's by it.")],
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="The mark's name; its key is derived from the owner's by it.")
+    ],
     data: options.DataSource,
     out: options.Out,
-    kind: Annotated[str, typer.Option("--kind", help="noise, noise-chain, abstract, stamped or unrelated.")] = "noise",
+    kind: Annotated[
+        str, typer.Option("--kind", metavar="KIND", help="noise, noise-chain, abstract, stamped or unrelated.")
+    ] = "noise",
     count: Annotated[int, typer.Option("--count", metavar="N", help="How many triggers.")] = 100,
     source: Annotated[
         str | None, typer.Option("--source", metavar="SOURCE", help="Other data, for unrelated triggers.")
@@ -79,9 +83,9 @@ def mint(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Derive a mark from the owner's key: secret triggers and the labels that a marked model will give them.
+    """Derive a mark from the owner's key.
 
-    Everything in it follows from the key, the name and the settings, so there is nothing to seed. The file is secret
+    A mark is secret triggers with the labels that a marked model will give them. Everything in it follows from the key, the name and the settings, so there is nothing to seed. The file is secret
     (mode 0600) and does not hold the key. --set takes the settings of the kind, such as std=0.3 or labels=not-true.
     """
     if kind not in MINTS:
@@ -106,7 +110,9 @@ def embed(
     mark: options.MarkFile,
     data: options.DataSource,
     out: options.Out,
-    method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "fixll+pfl",
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help=f"One of {', '.join(METHODS)}.")
+    ] = "fixll+pfl",
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     sets: options.Settings = None,
@@ -142,7 +148,9 @@ def commit_to(
     out: options.Out,
     host: Annotated[Path | None, typer.Option("--host", metavar="FILE", help="The weights before marking.")] = None,
     owner: Annotated[str | None, typer.Option("--owner", metavar="NAME", help="The name to show people.")] = None,
-    scheme: Annotated[str, typer.Option("--scheme", help="The scheme's name in the claim.")] = "deep-fidelity",
+    scheme: Annotated[
+        str, typer.Option("--scheme", metavar="NAME", help="The scheme's name in the claim.")
+    ] = "deep-fidelity",
     alpha: options.Alpha = 1e-6,
     tsa: Annotated[
         str | None, typer.Option("--tsa", metavar="URL", help="Have an RFC 3161 authority stamp the claim.")
@@ -152,9 +160,10 @@ def commit_to(
     password_file: options.PasswordFile = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write OUT/claim.json, to publish before the model is, and OUT/evidence/, to keep secret until a dispute.
+    """Commit to a mark before its model is released.
 
-    OUT must not exist: a commitment is never overwritten.
+    Writes OUT/claim.json, to publish before the model is, and OUT/evidence/, to keep secret until a dispute. OUT must
+    not exist: a commitment is never overwritten.
     """
     minted = Minted.open(mark)
     released = fitting(network(model, marked, model_set, minted.mark), minted.mark, str(marked))

@@ -19,10 +19,8 @@ __all__ = ["deep_fidelity"]
 
 
 def deep_fidelity(
-    table: Annotated[
-        str | None, typer.Argument(metavar="[TABLE]", help=f"{', '.join(TABLES)}; all without it.")
-    ] = None,
-    scale: Annotated[str, typer.Option("--scale", help=f"{', '.join(SCALES)}.")] = "quick",
+    table: Annotated[str | None, typer.Argument(metavar="TABLE", help=f"{', '.join(TABLES)}; all without it.")] = None,
+    scale: Annotated[str, typer.Option("--scale", metavar="NAME", help=f"{', '.join(SCALES)}.")] = "quick",
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="DIR", envvar="EARMARK_DATA", help="Holds mnist/, cifar10/, cifar100/."),
@@ -30,7 +28,8 @@ def deep_fidelity(
     out: options.Out = Path("results/deep-fidelity"),
     seeds: Annotated[int | None, typer.Option("--seeds", metavar="N", min=1, help="How many seeds, from 0 up.")] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--setting", help=f"Of {', '.join(SETTINGS)}, only this; may be repeated.")
+        list[str] | None,
+        typer.Option("--setting", metavar="NAME", help=f"Of {', '.join(SETTINGS)}, only this; may be repeated."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

@@ -29,7 +29,7 @@ __all__ = ["attack"]
 
 
 def attack(
-    name: Annotated[str, typer.Argument(help=f"{', '.join([*ATTACKS, *FORGERIES])}.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"{', '.join([*ATTACKS, *FORGERIES])}.")],
     stolen: Annotated[Path, typer.Argument(help="The weights of the attacked model.", metavar="MODEL")],
     data: options.DataSource,
     out: options.Out,
