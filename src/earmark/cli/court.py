@@ -49,8 +49,8 @@ def verify(
 ) -> None:
     """Test a suspect for a mark, as its owner does.
 
-    Nothing has to be opened to a judge for it. Ends with status 0 if the mark is found, 1 if it is not, 3 if the mark's null allows no answer. It does not ask
-    whether the mark was minted or committed to; `earmark judge` does.
+    Nothing has to be opened to a judge for it. Ends with status 0 if the mark is found, 1 if it is not, 3 if the mark's
+    null allows no answer. It does not ask whether the mark was minted or committed to; `earmark judge` does.
     """
     minted = Minted.open(mark)
     accused = as_query(network(model, suspect, model_set, minted.mark))
@@ -92,9 +92,10 @@ def judge(
 ) -> None:
     """Rule on a claim on a suspect, or between several.
 
-    The steps are signature, commitment, minting, time, and the suspect. p is multiplied by 2^64 for the keys that may have been tried in secret, whatever the times. With several claims,
-    the options --evidence, --released and --committed-before go with them in their order, and --released lets the judge
-    see whose mark was there first. Ends with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive.
+    The steps are signature, commitment, minting, time, and the suspect. p is multiplied by 2^64 for the keys that may
+    have been tried in secret, whatever the times. With several claims, the options --evidence, --released and
+    --committed-before go with them in their order, and --released lets the judge see whose mark was there first. Ends
+    with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive.
     """
     _same_number(claim, evidence=evidence, released=released, committed_before=committed_before)
     claims, bundles = [Claim.read(path) for path in claim], [Bundle.read(path) for path in evidence]

@@ -41,9 +41,10 @@ def demo(
 ) -> None:
     """Mark, steal, attack and judge a small model.
 
-    On handwritten digits, in about a minute. Writes OUT/report.html and OUT/verdicts.json; models, claims and evidence stay in OUT for you to play with. Ends
-    with status 0 only if the true owner wins on every copy that kept its accuracy (within 5 points of the host's) and
-    the thief, the forger and the claim on an innocent model lose; 1 if not.
+    On handwritten digits, in about a minute. Writes OUT/report.html and OUT/verdicts.json; models, claims and evidence
+    stay in OUT for you to play with. Ends with status 0 only if the true owner wins on every copy that kept its
+    accuracy (within 5 points of the host's) and the thief, the forger and the claim on an innocent model lose; 1 if
+    not.
     """
     _clear(out)
     console = Console(stderr=True, highlight=False)

@@ -23,8 +23,8 @@ def new(
 ) -> None:
     """Make an owner's key.
 
-    Ed25519, encrypted with a password, mode 0600. It comes from the operating system's random source, so there is nothing to seed. Keep a copy of the file and the
-    password: marks and claims cannot be made or proved without them.
+    Ed25519, encrypted with a password, mode 0600. It comes from the operating system's random source, so there is
+    nothing to seed. Keep a copy of the file and the password: marks and claims cannot be made or proved without them.
     """
     if path.exists():
         raise BadInput(f"{path} is there already, and a key is never overwritten; give another name")

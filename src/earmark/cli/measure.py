@@ -34,8 +34,9 @@ def fidelity(
 ) -> None:
     """Measure how far a marked model stands from its host.
 
-    Deep fidelity: accuracies, TWL, PFL, SPL, prototype change, and agreement on images of three sorts. Agreement with the host is measured on the test images, on the same images with Gaussian noise (severity 3) and on
-    images outside the distribution (shuffled patches).
+    Deep fidelity: accuracies, TWL, PFL, SPL, prototype change, and agreement on images of three sorts. Agreement with
+    the host is measured on the test images, on the same images with Gaussian noise (severity 3) and on images outside
+    the distribution (shuffled patches).
     """
     images = open_data(data)
     ours, theirs = (fitting(network(model, path, model_set, images), images, str(path)) for path in (marked, host))

@@ -85,8 +85,9 @@ def mint(
 ) -> None:
     """Derive a mark from the owner's key.
 
-    A mark is secret triggers with the labels that a marked model will give them. Everything in it follows from the key, the name and the settings, so there is nothing to seed. The file is secret
-    (mode 0600) and does not hold the key. --set takes the settings of the kind, such as std=0.3 or labels=not-true.
+    A mark is secret triggers with the labels that a marked model will give them. Everything in it follows from the key,
+    the name and the settings, so there is nothing to seed. The file is secret (mode 0600) and does not hold the key.
+    --set takes the settings of the kind, such as std=0.3 or labels=not-true.
     """
     if kind not in MINTS:
         raise unknown_name("kind of triggers", kind, MINTS)
