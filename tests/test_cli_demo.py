@@ -17,7 +17,7 @@ from earmark.evidence import Claim, judge
 from earmark.files import load_tensors
 from earmark.models import PlainCNN
 from earmark.recipes import demo as recipe
-from earmark.recipes.demo import KEPT, Story, Trial
+from earmark.recipes.demo import KEPT, WIDTH, Story, Trial
 
 ROWS = {
     ("released model", "owner", True),
@@ -98,7 +98,7 @@ def test_the_page_shows_each_verdict_and_needs_nothing_else(told: Told) -> None:
 
 
 def test_what_is_left_in_the_folder_can_be_judged_again(told: Told) -> None:
-    copy = PlainCNN((1, 8, 8), 10)
+    copy = PlainCNN((1, 8, 8), 10, width=WIDTH)
     copy.load_state_dict(load_tensors(told.folder / "pruned-copy-20.safetensors"))
     verdict = judge(told.folder / "owner/claim.json", told.folder / "owner/evidence", copy)
     assert verdict.accepted is True

@@ -16,14 +16,21 @@ from earmark.cli.output import new_folder, show, upright
 from earmark.errors import BadInput
 from earmark.files import write_atomic, write_json
 from earmark.models import dissect
-from earmark.recipes.demo import ALPHA, CLAIMANTS, KEPT, Story, Trial, tell
+from earmark.recipes.demo import ALPHA, CLAIMANTS, KEPT, WIDTH, Story, Trial, tell
 from earmark.reports import Picture, Report, Ruling, fidelity_table, figures, ruling_table, write_report
 from earmark.training import read_all
 
 __all__ = ["demo"]
 
 ABOUT, VERDICTS, PAGE = "README.txt", "verdicts.json", "report.html"
-WARNING: Final = "Made by `earmark demo`. Keys and marks in it are throw-away; the next run replaces all of it.\n"
+SIGN: Final = b"Made by `earmark demo`."
+WORDS: Final = f"""{SIGN.decode()} Keys and marks in it are throw-away; the next run replaces them.
+
+To judge one of these models again, from this folder:
+
+    earmark judge pruned-copy-20.safetensors --model-set width={WIDTH} \\
+        --claim owner/claim.json --evidence owner/evidence
+"""
 NOTES: Final = (
     f"A copy has kept its accuracy if it is within {100 * KEPT:g} points of the host's. The demonstration succeeds if "
     "the owner's claim is accepted on every such copy and every other claim is rejected.",
@@ -67,7 +74,7 @@ def _clear(out: Path) -> None:
     new_folder(out)
     if any(out.iterdir()) and not _is_ours(out / ABOUT):
         raise BadInput(f"{out} holds files that no demonstration made; give a new folder")
-    write_atomic(out / ABOUT, WARNING.encode())
+    write_atomic(out / ABOUT, WORDS.encode())
     for name in (VERDICTS, PAGE):
         (out / name).unlink(missing_ok=True)
     for name in CLAIMANTS:
@@ -75,7 +82,7 @@ def _clear(out: Path) -> None:
 
 
 def _is_ours(about: Path) -> bool:
-    return about.is_file() and about.read_bytes() == WARNING.encode()
+    return about.is_file() and about.read_bytes().startswith(SIGN)
 
 
 def _verdict(trial: Trial, ruling: Ruling) -> dict[str, Any]:

@@ -31,11 +31,13 @@ from earmark.schemes import deep_fidelity
 from earmark.stats import GRINDING_BITS, required_triggers
 from earmark.training import HOST, Record, accuracy, train_host
 
-__all__ = ["ALPHA", "CLAIMANTS", "KEPT", "Story", "Trial", "tell"]
+__all__ = ["ALPHA", "CLAIMANTS", "KEPT", "WIDTH", "Story", "Trial", "tell"]
 
 ALPHA: Final = 1e-6
 KEPT: Final = 0.05
 """A copy is worth stealing while it stays within this much of the host's accuracy; these must be won."""
+WIDTH: Final = 24
+"""Channels of the network, as `PlainCNN` has them."""
 CLAIMANTS = OWNER, THIEF, FORGER = "owner", "thief", "forger"
 NAME: Final = "first release"
 
@@ -149,7 +151,7 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     say("The owner mints noise triggers from a secret key: enough for a copy that forgets half of them")
     count = required_triggers(1 / data.classes, surviving=0.5, alpha=ALPHA, power=0.999, bits=GRINDING_BITS)
     history: list[Record] = []
-    hiding = fixll_pfl(beta=0.05).but(lr=1e-3, epochs=60, triggers_per_batch=24, enough=1.0, patience=6)
+    hiding = fixll_pfl(beta=0.2).but(lr=1e-3, epochs=60, triggers_per_batch=24, enough=1.0, patience=6)
     scheme = deep_fidelity(Noise(count=count), hiding.but(on_history=history.extend), ALPHA)
     owner = OwnerKey.generate()
     key = owner.mark_key(NAME)
@@ -237,7 +239,7 @@ def _commit(
 def _network(data: Data, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return PlainCNN(data.shape, data.classes)
+        return PlainCNN(data.shape, data.classes, width=WIDTH)
 
 
 def _slug(name: str) -> str:
