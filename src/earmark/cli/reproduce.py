@@ -47,7 +47,7 @@ def deep_fidelity(
     for value in found:
         _write(out, value)
     words = [Reproduction.from_dict(value).to_table().to_rich() for value in found]
-    show(as_json, found, *words, f"{out}: {len(found)} tables")
+    show(as_json, found, *words, f"written to {out}")
 
 
 def _write(out: Path, value: Mapping[str, Any]) -> None:
