@@ -13,6 +13,7 @@ from torch import nn
 
 from earmark.core import Data, rng
 from earmark.data import corrupted, ood
+from earmark.errors import BadInput
 from earmark.fidelity import (
     DeepFidelity,
     agreement,
@@ -109,3 +110,11 @@ def test_measuring_changes_nothing(tiny_data: Data) -> None:
 def test_a_report_is_json(tiny_net: nn.Module, tiny_data: Data) -> None:
     report = DeepFidelity()(tiny_net, tiny_net, tiny_data).to_dict()
     assert json.loads(json.dumps(report))["agreement"] == {"test": 1.0}
+
+
+def test_a_broken_model_is_not_called_faithful(tiny_net: nn.Module, tiny_data: Data) -> None:
+    broken = copy.deepcopy(tiny_net)
+    with torch.no_grad():
+        broken.get_parameter("head.bias").fill_(torch.nan)
+    with pytest.raises(BadInput, match="not finite"):
+        DeepFidelity()(broken, tiny_net, tiny_data)

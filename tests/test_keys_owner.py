@@ -254,3 +254,10 @@ def test_keys_and_streams_are_never_pickled(owner: OwnerKey) -> None:
                 pickle.dumps(value, protocol)
         with pytest.raises(TypeError, match="never pickled"):
             copy.deepcopy(value)
+
+
+def test_nobody_can_sign_for_a_key_of_small_order() -> None:
+    """Under the identity point, R = identity and s = 0 fit every message."""
+    identity = b"\x01" + bytes(31)
+    assert not verify_signature(identity, b"anything", identity + bytes(32))
+    assert not verify_signature(identity[:31] + b"\x80", b"anything", identity + bytes(32))

@@ -162,11 +162,16 @@ class _Softmaxed(TinyNet):
         return super().forward(x).softmax(1)
 
 
-def test_logits_are_the_heads_even_if_a_softmax_follows() -> None:
-    net, plain = seeded(_Softmaxed).eval(), seeded(TinyNet).eval()
-    images = torch.rand(3, 1, 8, 8)
-    reading = dissect(net, images).read(net, images)
-    torch.testing.assert_close(reading.logits, plain(images))
+class _Turned(TinyNet):
+    def forward(self, x: Tensor) -> Tensor:
+        return -super().forward(x)
+
+
+def test_logits_are_what_the_model_answers_and_never_probabilities() -> None:
+    net, images = seeded(_Turned).eval(), torch.rand(3, 1, 8, 8)
+    torch.testing.assert_close(dissect(net, images).read(net, images).logits, net(images))
+    with pytest.raises(BadInput, match="leave out the softmax"):
+        dissect(seeded(_Softmaxed), images)
 
 
 def test_models_of_half_precision_are_read_in_their_own_type() -> None:

@@ -22,7 +22,7 @@ from earmark.core import Data, Images, rng
 from earmark.data import CropFlip
 from earmark.errors import BadInput, Diverged
 from earmark.files import load_tensors, model_digest
-from earmark.models import dissect
+from earmark.models import dissect, reinitialised
 from earmark.training import (
     Checkpoint,
     CrossEntropy,
@@ -392,3 +392,12 @@ def test_models_with_other_state_than_tensors_can_be_saved(tmp_path: Path) -> No
     fit(net, blobs(32), (CrossEntropy(),), FAST, rng(0), checkpoint=checkpoint)
     fit(again, blobs(32), (CrossEntropy(),), FAST, rng(0), checkpoint=checkpoint)
     assert model_digest(net) == model_digest(again)
+
+
+def test_a_model_reloaded_is_the_model_that_was_trained() -> None:
+    """Files keep no memory layout, so what follows from a host must not depend on it either."""
+    net, again = seeded(TinyNet), seeded(TinyNet)
+    fit(net, blobs(32), (CrossEntropy(),), FAST, rng(0))
+    again.load_state_dict(net.state_dict())
+    assert all(p.is_contiguous() for p in net.parameters())
+    assert model_digest(reinitialised(net, rng(1))) == model_digest(reinitialised(again, rng(1)))

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from earmark.core import Null, Query, Verdict
 from earmark.errors import BadInput
 from earmark.keys import MarkKey
-from earmark.marks import Noise, OneClass, TriggerSet
+from earmark.marks import Noise, OneClass, TriggerSet, Uniform
 from earmark.stats import GRINDING_BITS, critical_count, log_binomial_tail
 from earmark.verify import SequentialTriggerTest, TriggerTest
 
@@ -338,3 +339,22 @@ def test_no_constant_answer_of_any_form_is_a_crash(
 def test_settings_that_cannot_be_are_bad_input(test: type[TriggerTest], settings: dict[str, float]) -> None:
     with pytest.raises(BadInput, match="expected"):
         test(**settings)  # type: ignore[arg-type]
+
+
+class _Agreeable(torch.Tensor):
+    """A tensor that says yes to every comparison."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        return torch.ones_like(result) if func in (torch.eq, torch.Tensor.eq, torch.Tensor.__eq__) else result
+
+
+def test_a_suspect_cannot_redefine_equality_or_crash_the_judge_with_odd_tensors() -> None:
+    images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1).expand(40, 1, 4, 4).contiguous()
+    labels = 1 + torch.arange(40) % 9
+    mark = TriggerSet(images, labels, 10, Uniform().null(10), {"mint": "noise", "labels": {"policy": "uniform"}})
+    zeros = torch.zeros(40, dtype=torch.int64)
+    assert TriggerTest()(lambda _: zeros.as_subclass(_Agreeable), mark).accepted is False
+    for odd in (torch.rand(40, 10).to_sparse(), torch.empty(40, 10, device="meta")):
+        assert TriggerTest()(lambda _, odd=odd: odd, mark).accepted is False

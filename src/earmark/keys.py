@@ -147,8 +147,28 @@ class OwnerKey:
         raise TypeError("an owner's key is never pickled or copied: use save and load")
 
 
+SMALL_ORDER = frozenset(
+    bytes.fromhex(point)
+    for point in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""The encodings of Edwards25519's points of order 1, 2, 4 and 8, their sign bit cleared."""
+
+
 def verify_signature(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether `signature` is the Ed25519 signature of `message` under `public`; False where either is malformed."""
+    """Whether `signature` is the Ed25519 signature of `message` under `public`; False where either is malformed.
+
+    Under a point of small order anybody can sign anything, so such a key is malformed, too.
+    """
+    if len(public) != 32 or public[:31] + bytes([public[31] & 0x7F]) in SMALL_ORDER:
+        return False
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
     except (InvalidSignature, ValueError):

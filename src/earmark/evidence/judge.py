@@ -64,6 +64,10 @@ def judge(
     """
     claim = claim if isinstance(claim, Claim) else Claim.read(claim)
     bundle = evidence if isinstance(evidence, Bundle) else Bundle.read(evidence)
+    if not callable(suspect):
+        raise BadInput(
+            f"expected a suspect to ask, a module or a function, got {type(suspect).__name__}; load the file"
+        )
     if not 0 < alpha < 1:
         raise BadInput(f"alpha: expected a probability strictly between 0 and 1, got {alpha}")
     if owner_public is not None and len(owner_public) != 32:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor, nn
 
 from earmark.core import Data, FidelityReport, Images
+from earmark.errors import BadInput
 from earmark.fidelity.formulas import (
     agreement,
     penultimate_feature_loss,
@@ -83,7 +85,10 @@ class DeepFidelity:
     def _outputs(self, model: nn.Module, data: Data) -> Outputs:
         anatomy = dissect(model, data.train.pixels[:1], self.head)
         others = {name: predict(model, images) for name, images in self.others.items()}
-        return Outputs(model, data, read_all(model, anatomy, data.train), predict(model, data.test), others)
+        train, test = read_all(model, anatomy, data.train), predict(model, data.test)
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in (*train, test)):
+            raise BadInput("the model's features or logits are not finite numbers; its fidelity cannot be measured")
+        return Outputs(model, data, train, test, others)
 
 
 def _accuracy(logits: Tensor, images: Images) -> float:

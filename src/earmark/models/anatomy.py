@@ -69,33 +69,30 @@ class Anatomy:
         return {name for name, parameter in model.named_parameters() if id(parameter) in head}
 
     def read(self, model: nn.Module, images: Tensor, through: nn.Module | None = None) -> Reading:
-        """One forward pass that keeps z and the head's output, which are logits even if a softmax follows.
-
-        It goes through `model`, or through a wrapper of it (DDP, say) given as `through`.
-        """
-        caught: list[Reading] = []
-        hook = self.linear(model).register_forward_hook(lambda _, args, out: caught.append(Reading(args[0], out)))
+        """One forward pass that keeps z: through `model`, or through a wrapper of it (DDP, say) given as `through`."""
+        caught: list[Tensor] = []
+        hook = self.linear(model).register_forward_pre_hook(lambda _, args: caught.append(args[0]))
         try:
-            (through or model)(images)
+            output = (through or model)(images)
         finally:
             hook.remove()
         if len(caught) != 1:
             raise BadInput(
                 f"the head {self.head!r} ran {len(caught)} times in one forward pass, expected once; name another head"
             )
-        if caught[0].features.ndim != 2:
+        if caught[0].ndim != 2:
             raise BadInput(
-                f"the head {self.head!r} reads features {tuple(caught[0].features.shape)}, expected one vector "
+                f"the head {self.head!r} reads features {tuple(caught[0].shape)}, expected one vector "
                 "(N, d) an image; name the layer that classifies the whole image"
             )
-        return caught[0]
+        return Reading(caught[0], logits_of(output))
 
 
 def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anatomy:
     """Find the head of a classifier by running it once on `example`.
 
-    The head is the `nn.Linear` whose output is what the model returns; failing that (a softmax at the end, say) the
-    only one with as many outputs as there are classes.
+    The head is the `nn.Linear` whose output is what the model returns; failing that (a scaled output, say) the only one
+    with as many outputs as there are classes.
 
     Args:
         model: any classifier.
@@ -103,7 +100,8 @@ def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anato
         head: the name of the layer, to decide where the search cannot.
 
     Raises:
-        BadInput: no layer, or more than one, fits; the message names the candidates.
+        BadInput: no layer, or more than one, fits (the message names the candidates), or the model answers
+            probabilities.
     """
     if any(is_lazy(parameter) for parameter in model.parameters()):
         raise BadInput("the model has layers that are not initialised yet; run it once on an image first")
@@ -129,6 +127,8 @@ def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anato
             f"expected logits (N, K) for {len(example)} images, got {tuple(logits.shape)}: not an image classifier"
         )
     name = head or _choose(linears, outputs, logits)
+    if name in outputs and not _same(outputs[name], logits) and _is_softmax(outputs[name], logits):
+        raise BadInput("the model answers probabilities; leave out the softmax at its end, so that it answers logits")
     return Anatomy(name, linears[name].in_features, int(logits.shape[1]))
 
 
@@ -149,6 +149,12 @@ def _choose(linears: dict[str, nn.Linear], outputs: dict[str, Tensor], logits: T
         f"cannot tell which nn.Linear is the head: {_names(dict.fromkeys(fitting or outputs or linears))} "
         f"with {logits.shape[1]} classes; give its name as head=..."
     )
+
+
+def _is_softmax(output: Tensor, answer: Tensor) -> bool:
+    if output.shape != answer.shape:
+        return False
+    return any(torch.allclose(f(output, dim=1), answer, atol=1e-6) for f in (torch.softmax, torch.log_softmax))
 
 
 def _same(output: Tensor, logits: Tensor) -> bool:

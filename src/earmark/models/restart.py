@@ -23,6 +23,7 @@ def reinitialised(model: nn.Module, rng: torch.Generator) -> nn.Module:
     """
     seed = int(torch.randint(2**62, (), generator=rng))
     fresh = copy.deepcopy(model).cpu()
+    fresh.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
         _reset(fresh)

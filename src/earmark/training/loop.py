@@ -89,7 +89,7 @@ def fit(
     fingerprint = case.fingerprint([sorted(names), watched, fabric.world_size])
     with _only(model, names, settings):
         history = _epochs(Run(case, anatomy, fabric), Saver(checkpoint, fingerprint), monitor, until, prefer, title)
-    model.to(home)
+    model.to(home, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return history
 
 
