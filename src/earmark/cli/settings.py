@@ -25,14 +25,21 @@ def _policy(value: Any) -> LabelPolicy:
 
 
 def _mint(value: Any) -> TriggerMint:
-    return from_settings({"mint": value} if isinstance(value, str) else value)
+    settings = {"mint": value} if isinstance(value, str) else value
+    if not isinstance(settings, dict):
+        raise BadInput(f'expected triggers such as noise or {{"mint": "noise", "count": 30}}, got {value!r:.80}')
+    return from_settings(settings)
+
+
+def _mint_or_none(value: Any) -> TriggerMint | None:
+    return None if value is None else _mint(value)
 
 
 CONVERTERS: Mapping[Any, Callable[[Any], Any]] = {
     LabelPolicy: _policy,
     Mint[TriggerSet]: _mint,
     TriggerMint: _mint,
-    TriggerMint | None: _mint,
+    TriggerMint | None: _mint_or_none,
 }
 """Values of the library that have a short text or a JSON object of their own."""
 

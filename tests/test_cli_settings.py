@@ -1,0 +1,128 @@
+"""Settings as text: what they accept, what they become, and that every mistake is reported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Literal
+
+import pytest
+
+from earmark.attacks import ATTACKS, FORGERIES, AdversarialTriggers, Grind, Overwrite
+from earmark.cli.methods import embedding
+from earmark.cli.settings import Form, pairs
+from earmark.embed import METHODS
+from earmark.errors import BadInput
+from earmark.marks import MINTS, Abstract, Noise, NotTrue, OneClass
+from earmark.training import Settings
+
+PLAIN = {**ATTACKS, **FORGERIES, "training": Settings, **{f"mint {name}": mint for name, mint in MINTS.items()}}
+
+
+@pytest.mark.parametrize("name", sorted(name for name, made in PLAIN.items() if made not in (Overwrite, Grind)))
+def test_a_default_given_in_words_changes_nothing(name: str) -> None:
+    make: Any = PLAIN[name]
+    form, usual = Form.of(name, make), make()
+    names = [field.name for field in fields(usual) if field.name in form.types]
+    assert names
+    values = {name: getattr(usual, name) for name in names if name != "labels" or value_is_json(usual.labels)}
+    assert form.fill([f"{name}={json.dumps(value)}" for name, value in values.items()], make) == usual
+
+
+def value_is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_each_method_takes_the_settings_of_training(name: str) -> None:
+    form, build = embedding(name)
+    backdoor = form.fill(["epochs=3", "lr=1e-3", "milestones=[1, 2]", "optimizer=sgd", "enough=0.9"], build)
+    assert backdoor.settings == METHODS[name]().settings.but(
+        epochs=3, lr=1e-3, milestones=(1, 2), optimizer="sgd", triggers_per_batch=backdoor.settings.triggers_per_batch
+    )
+    assert backdoor.enough == 0.9
+    assert {"terms", "trainable", "start", "name", "build", "checkpoint"}.isdisjoint(form.types)
+
+
+@dataclass(frozen=True)
+class Example:
+    size: int = 1
+    share: float = 0.5
+    name: str | None = None
+    kind: Literal["all", "last"] = "all"
+    on: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise BadInput(f"size: expected 0 or more, got {self.size}")
+        if self.share > 1:
+            raise BadInput(f"share: expected at most 1, got {self.share}")
+
+
+FORM = Form.of("settings", Example)
+
+
+@pytest.mark.parametrize(
+    ("text", "becomes"),
+    [
+        ("size=7", Example(size=7)),
+        ("share=1", Example(share=1.0)),
+        ("name=null", Example()),
+        ("name=layer 4", Example(name="layer 4")),
+        ("name=0", Example(name="0")),
+        ('name="0.5"', Example(name="0.5")),
+        ("name=a=b", Example(name="a=b")),
+        ("kind=last", Example(kind="last")),
+        ("on=true", Example(on=True)),
+    ],
+)
+def test_a_value_is_json_or_else_text(text: str, becomes: Example) -> None:
+    assert FORM.fill([text], Example) == becomes
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["size=1.5", "size=true", "size=", "share=NaN", "share=Infinity", "share=half", "kind=first", "on=1", "on=yes"],
+)
+def test_a_value_of_another_type_is_refused_by_name(text: str) -> None:
+    with pytest.raises(BadInput, match=f"settings: {text.partition('=')[0]}: input should be"):
+        FORM.fill([text], Example)
+
+
+def test_every_mistake_is_reported_whatever_its_sort() -> None:
+    with pytest.raises(BadInput) as caught:
+        FORM.fill(["sise=2", "size=-1", "share=3", "kind=first"], Example)
+    for part in ("did you mean 'size'?", "size: expected 0 or more", "share: expected at most 1", "kind: input"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("texts", [["size"], ["=3"], [""], ["size=1", "size=1"]])
+def test_what_is_no_pair_is_refused(texts: list[str]) -> None:
+    with pytest.raises(BadInput, match=r"expected NAME=VALUE|given twice"):
+        pairs(texts)
+
+
+def test_mints_and_label_policies_have_short_names_and_objects() -> None:
+    forger = Form.of("adversarial", AdversarialTriggers).fill(["pose_as=abstract"], AdversarialTriggers)
+    assert forger.pose_as == Abstract()
+    whole = 'pose_as={"mint": "noise", "std": 0.5}'
+    assert Form.of("adversarial", AdversarialTriggers).fill([whole], AdversarialTriggers).pose_as == Noise(std=0.5)
+    labels = Form.of("noise", Noise)
+    assert labels.fill(["labels=not-true"], Noise).labels == NotTrue()
+    assert labels.fill(['labels={"policy": "one-class", "target": 3}'], Noise).labels == OneClass(3)
+
+
+@pytest.mark.parametrize("text", ["pose_as=3", "pose_as=[1]", "pose_as=nois", 'pose_as={"mint": 3}'])
+def test_what_is_no_mint_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="noise"):
+        Form.of("adversarial", AdversarialTriggers).fill([text], AdversarialTriggers)
+
+
+def test_what_no_text_can_give_is_no_setting() -> None:
+    assert "augment" not in Form.of("fine-tune", ATTACKS["fine-tune-ftal"]).types
+    assert set(Form.of("partial", partial(Example, size=3)).types) == {"size", "share", "name", "kind", "on"}
