@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from earmark.attacks import ATTACKS, FORGERIES, AdversarialTriggers, Grind, Overwrite
 from earmark.cli.methods import embedding
@@ -87,7 +90,18 @@ def test_a_value_is_json_or_else_text(text: str, becomes: Example) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["size=1.5", "size=true", "size=", "share=NaN", "share=Infinity", "share=half", "kind=first", "on=1", "on=yes"],
+    [
+        "size=1.5",
+        "size=true",
+        "size=",
+        "share=NaN",
+        "share=Infinity",
+        "share=1e999",
+        "share=half",
+        "kind=first",
+        "on=1",
+        "on=yes",
+    ],
 )
 def test_a_value_of_another_type_is_refused_by_name(text: str) -> None:
     with pytest.raises(BadInput, match=f"settings: {text.partition('=')[0]}: input should be"):
@@ -105,6 +119,23 @@ def test_every_mistake_is_reported_whatever_its_sort() -> None:
 def test_what_is_no_pair_is_refused(texts: list[str]) -> None:
     with pytest.raises(BadInput, match=r"expected NAME=VALUE|given twice"):
         pairs(texts)
+
+
+WORDS = st.one_of(
+    st.text(max_size=12), st.integers(), st.floats(), st.sampled_from(["null", "[]", "{}", '{"a": 1}', "[[1]]"])
+)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, made in PLAIN.items() if made is not Overwrite))
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), word=WORDS)
+def test_no_text_breaks_a_form(name: str, data: st.DataObject, word: Any) -> None:
+    make: Any = PLAIN[name]
+    form = Form.of(name, make, without=["count"])
+    given_name = data.draw(st.sampled_from(sorted({*form.types, "sise"})))
+    required = {"mint": Noise()} if make is Grind else {}
+    with contextlib.suppress(BadInput):
+        form.fill([f"{given_name}={word}"], lambda **values: make(**{**required, **values}))
 
 
 def test_mints_and_label_policies_have_short_names_and_objects() -> None:

@@ -381,6 +381,13 @@ def test_weights_that_are_not_finite_give_a_rejecting_verdict_and_a_report_in_js
     assert desk.good("fidelity", "@nan.safetensors", *FIDELITY[2:])["ave_pfl"] is None
 
 
+def test_a_suspect_of_another_class_count_is_a_rejecting_verdict(desk: Desk) -> None:
+    save_tensors(desk.folder / "few.safetensors", PlainCNN((1, 8, 8), 5).state_dict())
+    found = desk.run("verify", "@few.safetensors", "--mark", "@mark.safetensors", "--model-set", "classes=5", "--json")
+    assert (found.status, found.value["accepted"]) == (1, False)
+    assert "5 scores and the mark's task has 10 classes" in found.value["reason"]
+
+
 def test_no_secret_was_ever_said(desk: Desk) -> None:
     """Last in this file: it reads what all the commands above have said."""
     evidence = read_json(desk.folder / "commitment/evidence/evidence.json")["evidence"]
