@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from earmark.cli import app
 from earmark.cli.group import BAD_INPUT, CRASHED, INTERRUPTED
+from earmark.cli.output import show
 
 COMMANDS = (
     *("key new", "key show", "train", "mint", "embed", "commit", "fidelity", "attack", "verify", "judge", "report"),
@@ -135,3 +137,8 @@ def test_a_reproduced_table_is_written_as_json_and_markdown(tmp_path: Path, monk
     assert asked == [("table4", "quick", None, tmp_path, 2, ())]
     assert json.loads(found.stdout) == [value] == [json.loads((tmp_path / "table4-mnist_d2-quick.json").read_text())]
     assert "| FTAL | 99.3 / 98 |" in (tmp_path / "table4-mnist_d2-quick.md").read_text()
+
+
+def test_a_number_that_json_does_not_have_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    show(True, {"losses": [1.0, math.inf, {"pfl": math.nan}]})
+    assert json.loads(capsys.readouterr().out) == {"losses": [1.0, None, {"pfl": None}]}

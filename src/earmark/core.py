@@ -42,7 +42,13 @@ Query: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def rng(seed: int) -> torch.Generator:
-    """A CPU generator seeded with `seed`: the form in which every verb takes its randomness."""
+    """A CPU generator seeded with `seed`: the form in which every verb takes its randomness.
+
+    Raises:
+        BadInput: a seed that does not fit into 63 bits, or a negative one.
+    """
+    if not 0 <= seed < 2**63:
+        raise BadInput(f"a seed is a whole number from 0 to 2^63 - 1, got {seed}")
     return torch.Generator().manual_seed(seed)
 
 

@@ -97,8 +97,9 @@ def read_json(path: Path | str, limit: int = JSON_LIMIT) -> Any:
     Raises:
         BadInput: missing, too large, or not JSON.
     """
+    content = read_bytes(path, limit)
     try:
-        return json.loads(read_bytes(path, limit))
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON ({error}); it may be cut short or of another kind") from error
 
@@ -115,8 +116,9 @@ def load_tensors(path: Path | str) -> dict[str, Tensor]:
     Raises:
         BadInput: missing, cut short, or not safetensors.
     """
+    content = read_bytes(path, TENSORS_LIMIT)
     try:
-        return _load_safetensors(read_bytes(path, TENSORS_LIMIT))
+        return _load_safetensors(content)
     except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError, OverflowError) as error:
         raise BadInput(f"{path} is no readable safetensors file ({error}); it may be cut short") from error
 

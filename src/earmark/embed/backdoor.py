@@ -72,6 +72,8 @@ class Backdoor:
     def __post_init__(self) -> None:
         if self.select not in ("last", "best"):
             raise BadInput(f"select is 'last' or 'best', got {self.select!r}")
+        if self.watch < 0 or self.patience < 0:
+            raise BadInput(f"watch and patience are 0 or more, got {self.watch} and {self.patience}")
         if self.enough is not None and not 0 < self.enough <= 1:
             raise BadInput(f"enough is a trigger accuracy above 0 and up to 1, got {self.enough}")
 

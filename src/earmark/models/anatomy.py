@@ -114,8 +114,8 @@ def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anato
     try:
         with evaluating(model), torch.no_grad():
             logits = logits_of(model(example))
-    except (RuntimeError, TypeError, IndexError) as error:
-        said = str(error).splitlines()[0]
+    except (RuntimeError, TypeError, LookupError, ValueError, AssertionError, AttributeError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
         raise BadInput(
             f"the model cannot take images {tuple(example.shape[1:])}: {said}; check channels and size"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
@@ -70,13 +71,13 @@ class Settings:
                 ("epochs", "0 or more", self.epochs >= 0),
                 ("batch_size", "1 or more", self.batch_size >= 1),
                 ("triggers_per_batch", "0 or more", self.triggers_per_batch >= 0),
-                ("lr", "above 0", self.lr > 0),
+                ("lr", "a finite number above 0", 0 < self.lr < math.inf),
                 ("optimizer", "adam, adamw or sgd", self.optimizer in ("adam", "adamw", "sgd")),
                 ("momentum", "0 to below 1", 0 <= self.momentum < 1),
-                ("weight_decay", "0 or more", self.weight_decay >= 0),
+                ("weight_decay", "a finite number, 0 or more", 0 <= self.weight_decay < math.inf),
                 ("batchnorm", "frozen or train", self.batchnorm in ("frozen", "train")),
                 ("milestones", "1 or more, rising", list(self.milestones) == sorted({*self.milestones} - {0})),
-                ("decay", "above 0", self.decay > 0),
+                ("decay", "a finite number above 0", 0 < self.decay < math.inf),
                 ("steps", "1 or more, or none", self.steps is None or self.steps >= 1),
                 ("steps_per_epoch", "1 or more, or none", self.steps_per_epoch is None or self.steps_per_epoch >= 1),
             )
