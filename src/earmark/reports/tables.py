@@ -20,6 +20,9 @@ __all__ = ["ABSENT", "Table", "fidelity_table", "number", "percent", "spread", "
 ABSENT = "—"
 """What a cell shows where there is no value."""
 
+LONGEST_NUMBER = 24
+"""A column with a longer cell is prose, and set flush left."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -57,7 +60,8 @@ class Table:
 
         rich = RichTable(title=Text(self.title) if self.title else None, caption=Text(self.caption) or None)
         for at, heading in enumerate(self.columns):
-            rich.add_column(Text(heading), justify="right" if at else "left")
+            prose = at == 0 or any(len(row[at]) > LONGEST_NUMBER for row in self.rows)
+            rich.add_column(Text(heading), justify="left" if prose else "right")
         for row in self.rows:
             rich.add_row(*map(Text, row))
         return rich

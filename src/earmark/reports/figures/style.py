@@ -186,7 +186,7 @@ def to_svg(figure: Figure) -> bytes:
 def _rendered(figure: Figure, **how: Any) -> bytes:
     buffer = io.BytesIO()
     with _style():
-        figure.savefig(buffer, **how)
+        figure.savefig(buffer, bbox_inches="tight", pad_inches=0.08, **how)
     return buffer.getvalue()
 
 
