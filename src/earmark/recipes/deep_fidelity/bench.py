@@ -188,7 +188,7 @@ def _mint(kind: str, effort: Scale) -> TriggerMint:
     return (
         Abstract(count=effort.triggers)
         if kind == "abstract"
-        else Stamped(count=effort.triggers, text="EARMARK", carrier="abstract")
+        else Stamped(count=effort.triggers, text=effort.text, carrier="abstract", opacity=0.75)
     )
 
 

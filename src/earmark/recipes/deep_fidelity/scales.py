@@ -21,6 +21,7 @@ class Scale:
         width: channels of the network's stem, 16 in the paper.
         std: standard deviation of the noise triggers before clipping to [0, 1].
         triggers: how many.
+        text: what Table 7 stamps on abstract art.
         host: training settings of hosts; None for the ones that the released code gives each setting.
         embed, scratch: training settings of embedding by fine-tuning, of embedding from scratch.
         m: triggers per batch where a table does not vary it.
@@ -47,6 +48,7 @@ class Scale:
     attack_epochs: int
     watch: int
     seeds: int
+    text: str = "EARMARK"
     notes: tuple[str, ...] = field(default=())
 
 
@@ -108,6 +110,7 @@ SCALES: Mapping[str, Scale] = {
         test=200,
         shrink=1,
         width=4,
+        text="M",
         std=1.0,
         triggers=20,
         host=HOST.but(epochs=8, milestones=(6,)),
