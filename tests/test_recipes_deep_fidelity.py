@@ -40,6 +40,7 @@ def test_table_4_runs_at_the_quick_scale(out: Path) -> None:
 
 
 def test_what_is_there_is_not_measured_again(out: Path) -> None:
+    recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     assert files
     recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])
@@ -74,6 +75,7 @@ def test_mistakes_are_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_of_another_effort_are_not_mixed_in(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe.Bench("mnist_d2", "quick", 0, None, out)
     other = dict(recipe.SCALES) | {"quick": replace(recipe.SCALES["quick"], triggers=21)}
     monkeypatch.setattr("earmark.recipes.deep_fidelity.bench.SCALES", other)
     with pytest.raises(BadInput, match="another effort"):
