@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +17,12 @@ from torch import nn
 
 from earmark import files
 from earmark.core import Images, Verdict
+from earmark.data import digits
 from earmark.errors import BadInput, EarmarkError, Tampered
 from earmark.evidence import Bundle, Claim, commit, judge
 from earmark.evidence.wire import render
 from earmark.files import canonical_json
-from earmark.keys import OwnerKey
+from earmark.keys import MarkKey, OwnerKey
 from earmark.marks import Noise, TriggerSet
 
 OWNER = OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -378,3 +380,11 @@ def test_the_judge_names_the_file_that_was_tampered_with(tmp_path: Path, file: s
             judge(claim, evidence, lambda images: torch.zeros(len(images), 10))
     target.write_bytes(raw)
     assert isinstance(judge(claim, evidence, lambda images: torch.zeros(len(images), 10)), Verdict)
+
+
+def test_opened_evidence_is_never_pickled() -> None:
+    data = digits()
+    key = MarkKey(bytes(32))
+    bundle = Bundle.seal(Noise(count=5)(key, None, data), key, name="n", scheme="s")
+    with pytest.raises(TypeError, match="never pickled"):
+        pickle.dumps(bundle)

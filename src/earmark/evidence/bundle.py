@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import Field
 from safetensors.torch import save as save_safetensors
@@ -141,6 +141,9 @@ class Bundle:
             raise BadInput(f"cannot make the folder {folder}: {error.strerror}; give a new name") from error
         for name, content in self.files.items():
             write_atomic(folder / name, content, mode=0o600)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("opened evidence is never pickled or copied: it holds the mark's key; use write and read")
 
     @property
     def mark_digest(self) -> str:
