@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from earmark.errors import BadInput
 from earmark.files import model_digest
 from earmark.models import PlainCNN
 from earmark.training import accuracy, answers
+from earmark.training.run import Run
 
 CLASSES = 3
 
@@ -103,6 +105,28 @@ def test_an_augmentation_is_what_the_model_sees(model: nn.Module, data: Data) ->
     blind: Callable[[Data], nn.Module] = lambda d: attack("fine-tune-ftal", epochs=1, augment=black)(model, d, rng(0))  # noqa: E731
     inverted = Data(replace(data.train, pixels=255 - data.train.pixels), data.test)
     assert model_digest(blind(data)) == model_digest(blind(inverted))
+
+
+@pytest.mark.parametrize("name", ["ftll", "ftal", "rtll", "rtal"])
+def test_an_attack_broken_off_goes_on_and_ends_as_an_unbroken_one(
+    name: str, model: nn.Module, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"epochs": 4, "batch_size": 12, "labels": "model"}
+    unbroken = model_digest(attack(f"fine-tune-{name}", **settings)(model, data, rng(0)))
+    again = attack(f"fine-tune-{name}", **settings, checkpoint=tmp_path / "attack.checkpoint")
+    steps: list[tuple[int, int]] = []
+
+    def step(run: Run, order: Tensor, epoch: int, number: int, real: Callable[..., Tensor] = Run.step) -> Tensor:
+        steps.append((epoch, number))
+        if len(steps) == 11:
+            raise KeyboardInterrupt
+        return real(run, order, epoch, number)
+
+    monkeypatch.setattr(Run, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        again(model, data, rng(0))
+    assert model_digest(again(model, data, rng(0))) == unbroken
+    assert steps[10:12] == [(2, 2), (2, 0)], "the second run begins with the epoch in which the first one broke off"
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from earmark.cli.secrets import password
 from earmark.data import digits
 from earmark.files import load_tensors, read_json, save_tensors
 from earmark.models import PlainCNN
+from earmark.training.run import Run
 
 PASSWORD = "correct horse battery staple"
 SEEN, LATER = ((datetime.now(UTC) + timedelta(hours=hours)).isoformat() for hours in (1, 2))
@@ -180,6 +181,22 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_unbroken_one(desk: Desk, monk
     assert not (desk.folder / "broken.safetensors").exists()
     assert desk.good(*EMBED, *few, "--out", "@broken.safetensors")["digest"] == unbroken
     assert not checkpoint.exists()
+
+
+def test_an_attack_that_trains_goes_on_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = ("--set", "epochs=4")
+    unbroken = desk.good(*attack("fine-tune-rtal", "@whole.safetensors", *few))["digest"]
+    with monkeypatch.context() as patch:
+        counted, step = iter(range(30)), Run.step
+        patch.setattr(Run, "step", lambda *case: _interrupting(counted) and step(*case))
+        assert desk.run(*attack("fine-tune-rtal", "@torn.safetensors", *few)).status == 130
+    checkpoint = desk.folder / "torn.safetensors.checkpoint"
+    assert checkpoint.exists()
+    assert desk.good(*attack("fine-tune-rtal", "@torn.safetensors", *few))["digest"] == unbroken
+    assert not checkpoint.exists()
+    assert "unknown setting 'checkpoint'" in desk.fault(
+        *attack("fine-tune-ftll", "@torn.safetensors", "--force", "--set", "checkpoint=@mine")
+    )
 
 
 def _interrupting(counted: Any) -> float:

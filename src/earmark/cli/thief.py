@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +46,7 @@ def attack(
     A removal writes the attacked model to OUT. A forgery (adversarial, read-off, grind) leaves the model as it is and
     writes the claim and the evidence that its forger would bring to a judge into the folder OUT. The keys of thieves
     and forgers are throw-away. --set takes the attack's settings; overwrite takes mint, method
-    and what `embed` takes, and goes on from OUT.checkpoint after it was killed.
+    and what `embed` takes. Attacks that train go on from OUT.checkpoint after they were killed.
     """
     if name not in ATTACKS and name not in FORGERIES:
         raise unknown_name("attack", name, [*ATTACKS, *FORGERIES])
@@ -69,7 +70,9 @@ def _victim(name: str, weights: Path, arguments: list[str] | None, data: Data) -
 def _removal(name: str, sets: list[str] | None, out: Path, seed: int) -> Remove:
     if ATTACKS[name] is Overwrite:
         return _overwriting(sets, out, seed)
-    built: Remove = Form.of(f"settings of {name}", ATTACKS[name]).fill(sets, lambda **values: remover(name, **values))
+    own = {"checkpoint": beside(out)} if "checkpoint" in inspect.signature(ATTACKS[name]).parameters else {}
+    form = Form.of(f"settings of {name}", ATTACKS[name], without=own)
+    built: Remove = form.fill(sets, lambda **values: remover(name, **values, **own))
     return built
 
 

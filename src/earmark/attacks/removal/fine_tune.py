@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal, final
 
 import torch
@@ -15,7 +16,7 @@ from earmark.attacks.removal.surgery import head_of
 from earmark.core import Data, Images
 from earmark.errors import BadInput
 from earmark.models import reinitialised
-from earmark.training import CrossEntropy, Settings, all_layers, answers, fit, head_only
+from earmark.training import Checkpoint, CrossEntropy, Settings, all_layers, answers, fit, head_only
 from earmark.training.settings import Augment
 
 __all__ = ["FineTune", "ftal", "ftll", "rtal", "rtll"]
@@ -39,6 +40,7 @@ class FineTune:
         batchnorm: "train" goes on collecting statistics, "frozen" leaves batch norm as it is.
         augment: a random view of the training images.
         head: the name of the last layer, where the search for it cannot tell.
+        checkpoint: a file; a killed run goes on from it.
 
     Raises:
         BadInput: a setting out of its range.
@@ -54,6 +56,7 @@ class FineTune:
     batchnorm: Literal["train", "frozen"] = "train"
     augment: Augment | None = None
     head: str | None = None
+    checkpoint: Path | None = None
 
     def __post_init__(self) -> None:
         if self.layers not in _LAYERS:
@@ -90,6 +93,7 @@ class FineTune:
             trainable=_LAYERS[self.layers],
             augment=self.augment,
             head=self.head,
+            checkpoint=None if self.checkpoint is None else Checkpoint(Path(self.checkpoint)),
             title="fine-tuning",
         )
         return tuned
