@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from earmark.attacks import AdversarialTriggers, FineTune, Forger, Grind, ReadOff
-from earmark.attacks.ambiguity.forgery import draw_key
+from earmark.attacks import AdversarialTriggers, FineTune, Forger, Forgery, Grind, ReadOff
+from earmark.attacks.ambiguity.forgery import draw_owner
 from earmark.core import Data, Images, rng
 from earmark.data import open_data
 from earmark.errors import BadInput
+from earmark.evidence import commit, judge
 from earmark.files import model_digest
 from earmark.marks import Noise, OneClass, TriggerSet, Uniform, remint
 from earmark.models import PlainCNN
@@ -155,8 +159,8 @@ def test_a_read_off_mark_matches_whatever_the_model_is(answer: int, data: Data) 
 @pytest.mark.parametrize("policy", [None, OneClass(0)])
 def test_grinding_finds_what_trying_every_key_finds(policy: OneClass | None, model: nn.Module, data: Data) -> None:
     mint = Noise(12) if policy is None else Noise(12, policy)
-    generator = rng(8)
-    keys = [draw_key(generator) for _ in range(16)]
+    owner = draw_owner(rng(8))
+    keys = [owner.mark_key(f"forged {at}") for at in range(16)]
     scores = [matches(model, mint(key, model, data)) for key in keys]
     forgery = Grind(mint, keys=16).forge(model, data, rng(8))
     assert forgery.key == keys[scores.index(max(scores))]
@@ -165,10 +169,42 @@ def test_grinding_finds_what_trying_every_key_finds(policy: OneClass | None, mod
 
 def test_a_ground_mark_is_honestly_minted_so_only_the_number_of_keys_can_stop_it(data: Data) -> None:
     model = stubborn(0)
-    forgery = Grind(Noise(12), keys=2**6).forge(model, data, rng(10))
+    forgery = Grind(Noise(12), keys=2**6).forge(model, data, rng(12))
     assert remint(forgery.key, forgery.mark).digest() == forgery.mark.digest()
     assert TriggerTest(alpha=0.05, grinding_bits=0)(as_query(model), forgery.mark).accepted is True
     assert TriggerTest(alpha=0.05, grinding_bits=6)(as_query(model), forgery.mark).accepted is False
+
+
+def committed(forgery: Forgery, model: nn.Module, out: Path, check: bool = True) -> tuple[Path, Path]:
+    owner, name = forgery.owner, forgery.name
+    how: Any = {"host": None, "marked": model, "scheme": "any", "out": out, "check": check}
+    return commit(owner, forgery.mark, forgery.key, name=name, **how)
+
+
+def test_a_committed_ground_mark_passes_every_step_and_fails_by_the_keys_that_may_have_been_tried(
+    data: Data, tmp_path: Path
+) -> None:
+    model = stubborn(0)
+    forgery = Grind(Noise(40), keys=2**6).forge(model, data, rng(12))
+    verdict = judge(*committed(forgery, model, tmp_path / "forged"), model, alpha=0.05)
+    assert (verdict.accepted, verdict.details["step"]) == (False, "suspect")
+    assert verdict.details["log10_p_before_grinding"] < math.log10(0.05), "without the correction it would be accepted"
+    assert verdict.log10_p == 0
+
+
+@pytest.mark.parametrize("name", [name for name in FORGERS if name.endswith("noise")])
+def test_any_other_committed_forgery_is_rejected_as_not_minted(
+    name: str, model: nn.Module, data: Data, tmp_path: Path
+) -> None:
+    forgery = FORGERS[name].forge(model, data, rng(3))
+    assert forgery.key.owner == forgery.owner.public
+    files = committed(forgery, model, tmp_path / "forged", check=False)
+    assert judge(*files, model).details["step"] == "re-minting"
+
+
+def test_a_forger_is_another_owner_under_another_seed_and_the_same_under_the_same(data: Data) -> None:
+    first, again, other = (ReadOff(9).forge(stubborn(0), data, rng(seed)).owner.fingerprint for seed in (3, 3, 4))
+    assert first == again != other
 
 
 def test_the_key_shows_in_no_repr(model: nn.Module, data: Data) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earmark.attacks import ATTACKS, FORGERIES, AdversarialTriggers, Grind, Overwrite
+from earmark.attacks import ATTACKS, FORGERIES, AdversarialTriggers, Grind, Overwrite, forger
 from earmark.cli.methods import embedding
 from earmark.cli.settings import Form, pairs
 from earmark.embed import METHODS
@@ -157,3 +157,11 @@ def test_what_is_no_mint_is_refused(text: str) -> None:
 def test_what_no_text_can_give_is_no_setting() -> None:
     assert "augment" not in Form.of("fine-tune", ATTACKS["fine-tune-ftal"]).types
     assert set(Form.of("partial", partial(Example, size=3)).types) == {"size", "share", "name", "kind", "on"}
+
+
+def test_a_wrong_value_is_named_where_another_setting_is_required() -> None:
+    form = Form.of("grind", FORGERIES["grind"])
+    with pytest.raises(BadInput, match="keys: expected a whole number from 1"):
+        form.fill(["keys=0", "mint=noise"], lambda **values: forger("grind", **values))
+    with pytest.raises(BadInput, match="grind needs mint"):
+        form.fill(["keys=3"], lambda **values: forger("grind", **values))

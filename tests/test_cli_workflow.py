@@ -235,6 +235,7 @@ def test_every_forgery_is_committed_to_and_rejected(desk: Desk, name: str) -> No
     told = desk.good(*attack(name, f"@{name}", *quick(name)))
     found = desk.run("judge", "@marked.safetensors", "--claim", told["claim"], "--evidence", told["evidence"], "--json")
     assert (found.status, found.value["accepted"]) == (1, False)
+    assert found.value["details"]["step"] == ("suspect" if name == "grind" else "re-minting")
 
 
 def test_between_two_claims_the_one_that_was_overwritten_wins(desk: Desk) -> None:

@@ -111,8 +111,9 @@ class Form:
         try:
             built = build(**values)
         except BadInput as error:
-            alone = [fault for name in values if (fault := _fault(build, {name: values[name]}))]
-            wrong += list(dict.fromkeys(alone)) or [str(error)]
+            lacking = _fault(build, {})  # what is wrong with any one setting alone, so with none of them
+            alone = [_fault(build, {name: value}) for name, value in values.items()]
+            wrong += [fault for fault in dict.fromkeys(alone) if fault and fault != lacking] or [str(error)]
         if wrong:
             raise BadInput(f"{self.what}: {'; '.join(wrong)}")
         return built

@@ -22,7 +22,7 @@ from earmark.data import open_data
 from earmark.errors import unknown_name
 from earmark.evidence import commit
 from earmark.files import model_digest
-from earmark.keys import MarkKey, OwnerKey
+from earmark.keys import MarkKey
 from earmark.marks import Noise, TriggerMint
 from earmark.training import accuracy
 
@@ -45,7 +45,7 @@ def attack(
 
     A removal writes the attacked model to OUT. A forgery (adversarial, read-off, grind) leaves the model as it is and
     writes the claim and the evidence that its forger would bring to a judge into the folder OUT. The keys of thieves
-    and forgers are throw-away. --set takes the attack's settings; overwrite takes mint, method
+    and forgers are throw-away and follow from --seed. --set takes the attack's settings; overwrite takes mint, method
     and what `embed` takes. Attacks that train go on from OUT.checkpoint after they were killed.
     """
     if name not in ATTACKS and name not in FORGERIES:
@@ -105,10 +105,10 @@ def _forged(forge: Forger, stolen: nn.Module, data: Data, out: Path, seed: int) 
     new_folder(out.parent)
     forgery = forge.forge(stolen, data, rng(seed))
     claim, evidence = commit(
-        OwnerKey.generate(),
+        forgery.owner,
         forgery.mark,
         forgery.key,
-        name="forged",
+        name=forgery.name,
         host=None,
         marked=stolen,
         scheme="deep-fidelity",

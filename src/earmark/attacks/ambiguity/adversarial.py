@@ -70,7 +70,7 @@ class AdversarialTriggers(Forger):
         still = copy.deepcopy(model).eval().requires_grad_(False)
         parts = zip(torch.split(wanted.images, 128), torch.split(wanted.labels, 128), strict=True)
         images = torch.cat([self._moved(still, base, label) for base, label in parts])
-        return Forgery(replace(wanted, images=images), start.key)
+        return replace(start, mark=replace(wanted, images=images))
 
     def _moved(self, model: nn.Module, base: Tensor, labels: Tensor) -> Tensor:
         device = device_of(model)

@@ -1,4 +1,4 @@
-"""What all forgers of trigger sets share: an honest start under a key of their own, which they then leave."""
+"""What all forgers of trigger sets share: an honest start as an owner with a key of his own, which they then leave."""
 
 from __future__ import annotations
 
@@ -7,25 +7,39 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 
 from earmark.core import Data
 from earmark.errors import BadInput
-from earmark.keys import MarkKey
+from earmark.keys import MarkKey, OwnerKey
 from earmark.marks import TriggerMint, TriggerSet, Uniform
 
-__all__ = ["Forger", "Forgery", "draw_key", "honest_start"]
+__all__ = ["Forger", "Forgery", "draw_owner", "honest_start"]
 
 COUNT = 100
+NAME = "forged"
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Forgery:
-    """A mark for a model that its forger never marked, and the key that the forger would open to a judge."""
+    """A mark for a model that its forger never marked, with all that the forger needs to claim it.
+
+    Attributes:
+        mark: the forged mark.
+        owner: the forger's own key: he signs and mints in his own name, as any owner does.
+        name: the mark's name, under which its key is derived from the owner's.
+    """
 
     mark: TriggerSet
-    key: MarkKey
+    owner: OwnerKey
+    name: str = NAME
+
+    @property
+    def key(self) -> MarkKey:
+        """The key that the forger would open to a judge."""
+        return self.owner.mark_key(self.name)
 
 
 class Forger(ABC):
@@ -39,9 +53,10 @@ class Forger(ABC):
         return self.forge(model, data, rng).mark
 
 
-def draw_key(rng: torch.Generator) -> MarkKey:
-    """A key of 32 bytes from `rng`."""
-    return MarkKey(bytes(torch.randint(256, (32,), generator=rng).tolist()))
+def draw_owner(rng: torch.Generator) -> OwnerKey:
+    """A throw-away owner's key whose 32-byte seed is drawn from `rng`: reproducible, so nothing to keep a model by."""
+    seed = bytes(torch.randint(256, (32,), generator=rng).tolist())
+    return OwnerKey(Ed25519PrivateKey.from_private_bytes(seed))
 
 
 def honest_start(
@@ -55,13 +70,14 @@ def honest_start(
     Raises:
         BadInput: more triggers than test images.
     """
-    key = draw_key(rng)
+    owner = draw_owner(rng)
     if pose_as is not None:
-        return Forgery((pose_as if count is None else replace(pose_as, count=count))(key, model, data), key)
+        mint = pose_as if count is None else replace(pose_as, count=count)
+        return Forgery(mint(owner.mark_key(NAME), model, data), owner)
     count = COUNT if count is None else count
     if not 0 < count <= len(data.test):
         raise BadInput(f"count: expected 1 to {len(data.test)}, the number of test images, got {count}")
     images = data.test.pixels[torch.randperm(len(data.test), generator=rng)[:count]]
     labels = torch.randint(data.classes, (count,), generator=rng)
     settings = {"mint": "forged", "labels": Uniform().settings(), "count": count}
-    return Forgery(TriggerSet(images, labels, data.classes, Uniform().null(data.classes), settings), key)
+    return Forgery(TriggerSet(images, labels, data.classes, Uniform().null(data.classes), settings), owner)

@@ -1,4 +1,4 @@
-"""Key grinding: mint honestly from one key after another, and claim with the one that happens to fit.
+"""Key grinding: mint honestly under one name after another, and claim with the key that happens to fit.
 
 Innocent models agree on junk (all noise to one class, say), so the best of N keys fits a stranger's model better than
 one key would. Every mark that is tried mints again, so only the p-value can stop it: times N, or times 2^64 where N is
@@ -13,9 +13,9 @@ from typing import final
 import torch
 from torch import nn
 
-from earmark.attacks.ambiguity.forgery import Forger, Forgery, draw_key
+from earmark.attacks.ambiguity.forgery import NAME, Forger, Forgery, draw_owner
 from earmark.core import Data, Images, Mint
-from earmark.keys import MarkKey
+from earmark.keys import OwnerKey
 from earmark.marks import TriggerSet
 from earmark.marks.triggers.check import whole
 from earmark.training import answers
@@ -30,7 +30,7 @@ class Grind(Forger):
 
     Attributes:
         mint: the scheme's mint.
-        keys: N, how many keys are drawn and tried.
+        keys: N, how many of the owner's mark keys are tried, each under a name of its own.
 
     Raises:
         BadInput: less than one key.
@@ -43,14 +43,15 @@ class Grind(Forger):
         whole("keys", self.keys, low=1, high=2**40)
 
     def forge(self, model: nn.Module, data: Data, rng: torch.Generator) -> Forgery:
-        best, most = self._try(model, data, draw_key(rng))
-        for _ in range(self.keys - 1):
-            forgery, matches = self._try(model, data, draw_key(rng))
+        owner = draw_owner(rng)
+        best, most = self._try(model, data, owner, f"{NAME} 0")
+        for at in range(1, self.keys):
+            forgery, matches = self._try(model, data, owner, f"{NAME} {at}")
             if matches > most:
                 best, most = forgery, matches
         return best
 
-    def _try(self, model: nn.Module, data: Data, key: MarkKey) -> tuple[Forgery, int]:
-        mark = self.mint(key, model, data)
+    def _try(self, model: nn.Module, data: Data, owner: OwnerKey, name: str) -> tuple[Forgery, int]:
+        mark = self.mint(owner.mark_key(name), model, data)
         answered = answers(model, Images(mark.images, mark.labels, mark.classes))
-        return Forgery(mark, key), int(mark.matches(answered).sum())
+        return Forgery(mark, owner, name), int(mark.matches(answered).sum())

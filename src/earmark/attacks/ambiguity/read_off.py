@@ -33,4 +33,4 @@ class ReadOff(Forger):
         start = honest_start(self.pose_as, self.count, model, data, rng)
         mark = start.mark
         labels = answers(model, Images(mark.images, mark.labels, mark.classes))
-        return Forgery(replace(mark, labels=labels), start.key)
+        return replace(start, mark=replace(mark, labels=labels))
