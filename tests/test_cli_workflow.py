@@ -155,6 +155,19 @@ def test_a_sequential_test_asks_fewer_triggers(desk: Desk) -> None:
     assert verdict["n"] < 60
 
 
+def test_a_judge_may_ask_in_turn_too(desk: Desk) -> None:
+    verdict = desk.good(*JUDGE, "--sequential")
+    assert verdict["accepted"] is True
+    assert verdict["details"]["queries"] == verdict["n"] < 60
+
+
+def test_a_released_model_that_is_not_the_committed_one_is_told_of(desk: Desk) -> None:
+    assert desk.good(*JUDGE, "--released", "@marked.safetensors")["details"]["released"].startswith("the model that")
+    for told in (desk.run(*JUDGE, "--released", "@host.safetensors", *more) for more in ((), ("--json",))):
+        assert told.status == 0
+        assert "the model shown as released is not the model that the claim commits to" in told.out
+
+
 def test_a_verdict_says_whether_the_claim_is_known_to_be_older_than_the_suspect(desk: Desk) -> None:
     assert "not known to be earlier" in desk.good(*JUDGE)["details"]["commitment"]
     details = desk.good(*JUDGE, *TIMES)["details"]
@@ -332,6 +345,9 @@ def test_a_new_password_is_asked_for_twice_and_not_shown(monkeypatch: pytest.Mon
         (("train", "--data", "npz:@no.npz", "--out", "@no.safetensors"), "no.npz"),
         (("train", "--data", "digits", "--out", "@no.pt"), "ends in .safetensors"),
         ((*JUDGE, "--known-since", "2024-06-01T00:00:00"), "has no zone"),
+        ((*JUDGE, "--known-since", "2024-06-01"), "has no zone; write 2024-06-01T00:00:00Z for UTC"),
+        ((*JUDGE, "--known-since", "0001-01-01T00:00:00+14:00"), "outside the years 1 to 9999"),
+        ((*JUDGE, "--committed-before", "9999-12-31T23:59:59-14:00"), "outside the years 1 to 9999"),
         ((*JUDGE, "--known-since", "yesterday"), "expected a time such as"),
         ((*JUDGE, "--owner-public", "xyz"), "64 hexadecimal digits"),
         ((*JUDGE, "--claim", "@commitment/claim.json"), "--claim is given 2 times but --evidence 1 times"),

@@ -195,3 +195,25 @@ def test_cases_without_names_of_their_own_are_refused() -> None:
     for cases in ([], [ada, ada]):
         with pytest.raises(BadInput, match="a name of its own"):
             arbitrate(cases, BOTH)
+
+
+@pytest.mark.parametrize("rival", [False, True])
+def test_a_judge_is_told_which_model_was_shown_and_whether_it_counts(rival: bool) -> None:
+    ada = case("Ada", ADA, ADAS, HERS, SOON)
+    others = [case("Eve", EVE, EVES, BOTH, LATE)] if rival else []
+    for shown, says, counts in (
+        (None, "not shown", True),
+        (HERS, "the model that the claim commits to", True),
+        (Memory(EVES), "not the model that the claim commits to, so it does not count", False),
+    ):
+        first = arbitrate([replace(ada, released=shown), *others], BOTH)[0]
+        for verdict in (first.alone, first.verdict):
+            assert verdict.details["released"] == says
+            assert (says in verdict.reason) is not counts
+
+
+def test_a_sequential_arbitration_comes_to_the_same_outcome_with_fewer_questions() -> None:
+    cases = [case("Ada", ADA, ADAS, HERS, SOON), case("Eve", EVE, EVES, BOTH, LATE)]
+    whole, short = (arbitrate(cases, BOTH, sequential=asked) for asked in (False, True))
+    assert [o.verdict.accepted for o in whole] == [o.verdict.accepted for o in short] == [True, False]
+    assert all(few.alone.n < all_.alone.n for few, all_ in zip(short, whole, strict=True))

@@ -379,3 +379,59 @@ def test_time_zones_are_compared_as_instants() -> None:
     tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
     verdict = judge(CLAIM, BUNDLE, remembers(MARK), committed_before=tokyo, suspect_known_since=NOW)
     assert verdict.details["commitment"] == KNOWN
+
+
+# ----------------------------------------------------------------------------------------------------------- sequential
+
+
+def test_a_sequential_judge_asks_no_more_than_it_takes_and_pays_for_grinding_all_the_same() -> None:
+    whole, short = (judge(CLAIM, BUNDLE, remembers(MARK), sequential=asked) for asked in (False, True))
+    assert (whole.accepted, short.accepted) == (True, True)
+    assert (whole.n, short.n) == (40, 27), "7 of 7 would be enough without the correction for grinding"
+    assert short.details["grinding_bits"] == 64
+    assert short.details["step"] == "suspect"
+
+
+def test_a_sequential_judge_gives_up_on_an_innocent_suspect_early_and_rejects() -> None:
+    asked: list[int] = []
+
+    def counted(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return innocent(images)
+
+    verdict = judge(CLAIM, BUNDLE, counted, sequential=True)
+    assert verdict.accepted is False
+    assert sum(asked) == verdict.n < 40
+
+
+def test_a_sequential_judge_asks_nothing_where_an_earlier_step_decides() -> None:
+    verdict = judge(CLAIM, BUNDLE, refusing, sequential=True, owner_public=bytes(32))
+    assert (verdict.accepted, verdict.details["step"]) == (False, "signature")
+
+
+def refusing(images: Tensor) -> Tensor:
+    raise AssertionError("it was asked")
+
+
+# ------------------------------------------------------------------------------------------------- times out of all years
+
+
+@pytest.mark.parametrize("name", ["committed_before", "suspect_known_since"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+        datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone(timedelta(hours=-14))),
+    ],
+)
+def test_a_time_without_a_utc_date_is_refused(name: str, moment: datetime) -> None:
+    with pytest.raises(BadInput, match="years 1 to 9999"):
+        judge(CLAIM, BUNDLE, innocent, **{name: moment})
+
+
+def test_the_last_second_of_all_is_a_time_like_any_other() -> None:
+    end = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert judge(CLAIM, BUNDLE, remembers(MARK), committed_before=end).accepted is True
+    begin = datetime(1, 1, 1, tzinfo=UTC)
+    assert judge(CLAIM, BUNDLE, remembers(MARK), committed_before=begin).details["step"] == "time"
+    assert judge(signed(time="0001-01-01T00:00:00Z"), BUNDLE, remembers(MARK), committed_before=begin).accepted is True

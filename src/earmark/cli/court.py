@@ -34,15 +34,16 @@ Times = Annotated[
         help="When a source that the judge trusts had seen the claim, such as 2024-05-01T12:00:00Z; once per claim.",
     ),
 ]
+Sequential = Annotated[
+    bool, typer.Option("--sequential", help="Ask one trigger at a time and stop as soon as it is decided.")
+]
 
 
 def verify(
     suspect: SuspectFile,
     mark: options.MarkFile,
     alpha: options.Alpha = 1e-6,
-    sequential: Annotated[
-        bool, typer.Option("--sequential", help="Ask one trigger at a time and stop as soon as it is decided.")
-    ] = False,
+    sequential: Sequential = False,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     as_json: options.Json = False,
@@ -86,6 +87,7 @@ def judge(
         str | None, typer.Option("--owner-public", metavar="HEX", help="The public key that the first claim must have.")
     ] = None,
     alpha: options.Alpha = 1e-6,
+    sequential: Sequential = False,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     as_json: options.Json = False,
@@ -94,8 +96,9 @@ def judge(
 
     The steps are signature, commitment, minting, time, and the suspect. p is multiplied by 2^64 for the keys that may
     have been tried in secret, whatever the times. With several claims, the options --evidence, --released and
-    --committed-before go with them in their order, and --released lets the judge see whose mark was there first. Ends
-    with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive.
+    --committed-before go with them in their order, and --released lets the judge see whose mark was there first; a file
+    that is not the committed model does not count, and the verdict says so. --sequential keeps the error probability
+    and needs a mark of more triggers. Ends with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive.
     """
     _same_number(claim, evidence=evidence, released=released, committed_before=committed_before)
     claims, bundles = [Claim.read(path) for path in claim], [Bundle.read(path) for path in evidence]
@@ -109,8 +112,8 @@ def judge(
     cases = [Case(*case) for case in zip(names, claims, bundles, times, shown, expected, strict=True)]
     accused = network(model, suspect, model_set, tasks[0])
     since = None if known_since is None else moment(known_since)
-    rulings = arbitrate(cases, accused, alpha=alpha, suspect_known_since=since)
-    verdicts = {r.claimant: r.verdict if len(rulings) > 1 else r.alone for r in rulings}
+    outcomes = arbitrate(cases, accused, alpha=alpha, suspect_known_since=since, sequential=sequential)
+    verdicts = {found.claimant: found.verdict if len(outcomes) > 1 else found.alone for found in outcomes}
     _tell(as_json, suspect, verdicts)
     raise typer.Exit(STATUS[verdicts[names[0]].accepted])
 

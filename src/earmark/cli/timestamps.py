@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -73,18 +73,21 @@ def _certificates(path: Path) -> Sequence[Certificate]:
 
 
 def moment(text: str) -> datetime:
-    """A time with its zone.
+    """A time with its zone, in UTC.
 
     >>> moment("2024-05-01T12:00:00Z").isoformat()
     '2024-05-01T12:00:00+00:00'
 
     Raises:
-        BadInput: no ISO 8601 time, or one without a zone.
+        BadInput: no ISO 8601 time, one without a zone, or one that is in no year from 1 to 9999 in UTC.
     """
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise BadInput(f"expected a time such as 2024-05-01T12:00:00Z, got {text[:80]!r}") from error
     if found.tzinfo is None:
-        raise BadInput(f"the time {text} has no zone; write {text}Z for UTC")
-    return found
+        raise BadInput(f"the time {text} has no zone; write {found.isoformat()}Z for UTC")
+    try:
+        return found.astimezone(UTC)
+    except OverflowError as error:
+        raise BadInput(f"the time {text} is outside the years 1 to 9999 in UTC; give another") from error

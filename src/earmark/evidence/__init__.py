@@ -10,7 +10,7 @@
 | `stamped_time` | a trusted date, from an RFC 3161 token |
 """
 
-from earmark.evidence.arbitrate import Case, Ruling, arbitrate
+from earmark.evidence.arbitrate import Case, Outcome, arbitrate
 from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim, Parameters
 from earmark.evidence.commit import claim_of, commit
@@ -24,8 +24,8 @@ __all__ = [
     "Case",
     "Claim",
     "Kind",
+    "Outcome",
     "Parameters",
-    "Ruling",
     "arbitrate",
     "claim_of",
     "commit",

@@ -18,7 +18,7 @@ from earmark.evidence.kinds import Suspect, kind_of
 from earmark.files import model_digest
 from earmark.stats import GRINDING_BITS
 
-__all__ = ["Case", "Ruling", "arbitrate"]
+__all__ = ["Case", "Outcome", "arbitrate"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Ruling:
+class Outcome:
     """The outcome for one claimant: `alone`, as if there were no other claim, and `verdict`, against all of them."""
 
     claimant: str
@@ -69,7 +69,8 @@ def arbitrate(
     *,
     alpha: float = 1e-6,
     suspect_known_since: datetime | None = None,
-) -> list[Ruling]:
+    sequential: bool = False,
+) -> list[Outcome]:
     """Rule on every case by itself (`judge`), then between those that were accepted.
 
     Between two owners whose marks are both in the suspect:
@@ -84,16 +85,18 @@ def arbitrate(
 
     Who was first against all others is accepted, who came second to anyone is rejected. Two marks of one owner (one
     public key) do not compete. A claimant whose file cannot be read or was changed is rejected, with a reason that
-    names the file, and the others are ruled on without him.
+    names the file, and the others are ruled on without him. A released model that is not the one that the claim commits
+    to does not count; the verdict's reason and `details["released"]` say so.
 
     Args:
         cases: at least one, under different names.
         suspect: as in `judge`.
         alpha: as in `judge`.
         suspect_known_since: as in `judge`.
+        sequential: as in `judge`, for the suspect; the models that claimants show are asked every trigger.
 
     Returns:
-        One ruling per case, in their order.
+        One outcome per case, in their order.
 
     Raises:
         BadInput: no case, two under one name, or an argument that `judge` refuses.
@@ -101,12 +104,14 @@ def arbitrate(
     """
     if not cases or len({case.claimant for case in cases}) < len(cases):
         raise BadInput("expected at least one case and a name of its own for each claimant")
-    heard = [_heard(case, suspect, alpha, suspect_known_since) for case in cases]
+    heard = [_heard(case, suspect, alpha, suspect_known_since, sequential) for case in cases]
     parties = [party for party in heard if isinstance(party, _Party)]
-    return [each if isinstance(each, Ruling) else _ruling(each, parties) for each in heard]
+    return [each if isinstance(each, Outcome) else _decided(each, parties) for each in heard]
 
 
-def _heard(case: Case, suspect: Suspect, alpha: float, known_since: datetime | None) -> _Party | Ruling:
+def _heard(
+    case: Case, suspect: Suspect, alpha: float, known_since: datetime | None, sequential: bool
+) -> _Party | Outcome:
     """The claimant as a party, or the ruling against one whose files do not hold: he must not stop the others'."""
     try:
         claim = case.claim if isinstance(case.claim, Claim) else Claim.read(case.claim)
@@ -114,7 +119,7 @@ def _heard(case: Case, suspect: Suspect, alpha: float, known_since: datetime | N
     except (BadInput, Tampered) as error:
         null = Null("none", None, "No mark could be read, so nothing was tested.")
         refused = Verdict(False, 0, 0, null, None, alpha, f"the files do not hold: {error}", {"step": "files"})
-        return Ruling(case.claimant, refused, refused)
+        return Outcome(case.claimant, refused, refused)
     alone = judge(
         claim,
         bundle,
@@ -123,13 +128,29 @@ def _heard(case: Case, suspect: Suspect, alpha: float, known_since: datetime | N
         suspect_known_since=known_since,
         committed_before=case.committed_before,
         owner_public=case.owner_public,
+        sequential=sequential,
     )
-    genuine = case.released is not None and model_digest(case.released) == claim.marked_digest
-    return _Party(case.claimant, claim, bundle, case.committed_before, case.released if genuine else None, alone)
+    released = _committed(case.released, claim)
+    return _Party(case.claimant, claim, bundle, case.committed_before, released, _told(alone, case.released, released))
 
 
-def _ruling(party: _Party, parties: Sequence[_Party]) -> Ruling:
-    return Ruling(party.claimant, _rule(party, parties) if party.alone.accepted else party.alone, party.alone)
+def _committed(shown: nn.Module | None, claim: Claim) -> nn.Module | None:
+    """The model that a claimant shows, if it is the one that his claim commits to."""
+    return shown if shown is not None and model_digest(shown) == claim.marked_digest else None
+
+
+def _told(verdict: Verdict, shown: nn.Module | None, released: nn.Module | None) -> Verdict:
+    """The verdict with what became of the model that the claimant showed."""
+    if shown is not None and released is None:
+        details = {**verdict.details, "released": "not the model that the claim commits to, so it does not count"}
+        reason = f"{verdict.reason}; the model shown as released is {details['released']}"
+        return replace(verdict, reason=reason, details=details)
+    word = "not shown" if shown is None else "the model that the claim commits to"
+    return replace(verdict, details={**verdict.details, "released": word})
+
+
+def _decided(party: _Party, parties: Sequence[_Party]) -> Outcome:
+    return Outcome(party.claimant, _rule(party, parties) if party.alone.accepted else party.alone, party.alone)
 
 
 def _rule(party: _Party, parties: Sequence[_Party]) -> Verdict:

@@ -178,7 +178,7 @@ def rfc3339(moment: datetime) -> str:
     """An aware datetime in UTC to the second, rounded down, as claims write it.
 
     Raises:
-        BadInput: a datetime without a time zone.
+        BadInput: a datetime without a time zone, or one whose UTC date is before year 1 or after year 9999.
 
     >>> from datetime import timedelta, timezone
     >>> rfc3339(datetime(2024, 5, 1, 14, 0, tzinfo=timezone(timedelta(hours=2))))
@@ -186,4 +186,7 @@ def rfc3339(moment: datetime) -> str:
     """
     if moment.tzinfo is None:
         raise BadInput(f"expected a time with its time zone, got {moment}; add tzinfo, such as datetime.UTC")
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    try:
+        return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    except OverflowError as error:
+        raise BadInput(f"the time {moment} is outside the years 1 to 9999 in UTC; give another") from error

@@ -30,6 +30,7 @@ def judge(
     suspect_known_since: datetime | None = None,
     committed_before: datetime | None = None,
     owner_public: bytes | None = None,
+    sequential: bool = False,
 ) -> Verdict:
     """Rule on one claim against one suspect.
 
@@ -56,6 +57,9 @@ def judge(
         committed_before: a time by which the claim existed, from a source the judge trusts: a time-stamp token
             (`evidence.timestamp.stamped_time`), a notary, a public log.
         owner_public: the public key (32 bytes) of the owner whom the judge expects.
+        sequential: ask the suspect one trial at a time and stop as soon as it is decided. The error probability is held
+            to wherever it stops; p is that of an e-process and larger than the exact one of the same answers, so it
+            takes more triggers (`earmark.verify.SequentialTriggerTest`).
 
     Raises:
         Tampered: a file is not as it was written; the message names it.
@@ -77,7 +81,8 @@ def judge(
         if fault is not None:
             facts["step"] = step
             return Verdict(False, 0, claim.parameters.n, bundle.mark.null, None, alpha, fault, facts)
-    verdict = kind_of(bundle.mark).test(suspect, bundle.mark, alpha, GRINDING_BITS)
+    kind = kind_of(bundle.mark)
+    verdict = (kind.sequential if sequential else kind.test)(suspect, bundle.mark, alpha, GRINDING_BITS)
     return replace(verdict, details={**verdict.details, **facts})
 
 
@@ -126,7 +131,7 @@ def _commitment(claim: Claim, bundle: Bundle, key: MarkKey) -> str | None:
 
 
 def _time(claim: Claim, committed_before: datetime | None) -> str | None:
-    if committed_before is not None and claim.claimed_time > committed_before + CLOCK_ALLOWANCE:
+    if committed_before is not None and claim.claimed_time - committed_before > CLOCK_ALLOWANCE:
         return (
             f"the claim gives its own time as {claim.time}, after {rfc3339(committed_before)}, by when it is said to "
             "have existed: that date belongs to another claim"
@@ -138,7 +143,7 @@ def _facts(claim: Claim, committed_before: datetime | None, suspect_known_since:
     """What every verdict on this claim tells; its step is the last one unless an earlier one decides."""
     for moment in (committed_before, suspect_known_since):
         if moment is not None:
-            rfc3339(moment)  # refuses a time without its zone
+            rfc3339(moment)  # refuses a time without its zone, and one that has no UTC date
     known = committed_before is not None and suspect_known_since is not None and committed_before <= suspect_known_since
     return {
         "step": "suspect",

@@ -15,12 +15,15 @@ from earmark.evidence.wire import validated
 from earmark.keys import MarkKey
 from earmark.marks import TriggerSet, remint
 from earmark.suspects import as_query
-from earmark.verify import TriggerTest
+from earmark.verify import SequentialTriggerTest, TriggerTest
 
 __all__ = ["KINDS", "Kind", "Suspect", "kind_of", "parameters_of"]
 
 Suspect: TypeAlias = Query | nn.Module
 """A model that stands accused: a black box, or a module where the test of a mark needs to look inside."""
+
+Test: TypeAlias = Callable[[Suspect, Any, float, int], Verdict]
+"""(suspect, mark, alpha, grinding bits) -> verdict."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,15 @@ class Kind:
     Attributes:
         facts: mark -> `n`, `classes` and `image_shape`, as they stand in a claim.
         remint: (key, mark) -> the mark that the key mints from this mark's public settings; `BadInput` where it cannot.
-        test: (suspect, mark, alpha, grinding bits) -> the verdict of the test that belongs to this kind, which counts
-            the trials that the suspect gave no answer to as `details["unanswered"]`.
+        test: the test that belongs to this kind; it counts the trials that the suspect gave no answer to as
+            `details["unanswered"]`.
+        sequential: the same question, asked one trial at a time until it is decided, for a suspect that is dear to ask.
     """
 
     facts: Callable[[Any], Mapping[str, Any]]
     remint: Callable[[MarkKey, Any], Mark]
-    test: Callable[[Suspect, Any, float, int], Verdict]
+    test: Test
+    sequential: Test
 
 
 def _trigger_facts(mark: TriggerSet) -> Mapping[str, Any]:
@@ -44,11 +49,18 @@ def _trigger_facts(mark: TriggerSet) -> Mapping[str, Any]:
 
 
 def _test_triggers(suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int) -> Verdict:
-    query = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
-    return TriggerTest(alpha=alpha, grinding_bits=grinding_bits)(query, mark)
+    return TriggerTest(alpha=alpha, grinding_bits=grinding_bits)(_query(suspect), mark)
 
 
-KINDS: dict[str, Kind] = {"triggers": Kind(_trigger_facts, remint, _test_triggers)}
+def _test_triggers_in_turn(suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int) -> Verdict:
+    return SequentialTriggerTest(alpha=alpha, grinding_bits=grinding_bits)(_query(suspect), mark)
+
+
+def _query(suspect: Suspect) -> Query:
+    return as_query(suspect) if isinstance(suspect, nn.Module) else suspect
+
+
+KINDS: dict[str, Kind] = {"triggers": Kind(_trigger_facts, remint, _test_triggers, _test_triggers_in_turn)}
 """Every kind of mark that can be committed and judged; a new kind is one row."""
 
 
