@@ -33,6 +33,13 @@ def test_each_command_explains_itself_with_an_example_and_speaks_json(command: s
     assert f"Example:\n    earmark {command} " in found.stdout
 
 
+@pytest.mark.parametrize("group", ["", "key", "reproduce"])
+def test_each_group_of_commands_ends_its_help_in_an_example(group: str) -> None:
+    lines = run(*group.split(), "--help").stdout.splitlines()
+    assert lines[-2].strip() == "Example:"
+    assert lines[-1].strip().startswith(f"earmark {group}")
+
+
 @pytest.mark.parametrize("command", ["train", "embed", "fidelity", "attack", "demo"])
 def test_each_command_that_draws_at_random_takes_a_seed(command: str) -> None:
     assert "--seed N" in run(command, "--help").stdout

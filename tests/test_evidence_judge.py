@@ -413,7 +413,7 @@ def refusing(images: Tensor) -> Tensor:
     raise AssertionError("it was asked")
 
 
-# ------------------------------------------------------------------------------------------------- times out of all years
+# ------------------------------------------------------------------------------------------------ times out of all years
 
 
 @pytest.mark.parametrize("name", ["committed_before", "suspect_known_since"])
@@ -425,8 +425,9 @@ def refusing(images: Tensor) -> Tensor:
     ],
 )
 def test_a_time_without_a_utc_date_is_refused(name: str, moment: datetime) -> None:
+    given: dict[str, Any] = {name: moment}
     with pytest.raises(BadInput, match="years 1 to 9999"):
-        judge(CLAIM, BUNDLE, innocent, **{name: moment})
+        judge(CLAIM, BUNDLE, innocent, **given)
 
 
 def test_the_last_second_of_all_is_a_time_like_any_other() -> None:

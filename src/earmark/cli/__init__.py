@@ -13,67 +13,84 @@ example. Status 0 is success or an accepted claim, 1 a rejected one, 2 bad input
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import typer
 
 from earmark.cli import court, demo, key, measure, owner, reproduce, thief
-from earmark.cli.group import Commands, example
+from earmark.cli.group import Command, Commands, example
 
 __all__ = ["app"]
 
 
-def _group(words: str) -> typer.Typer:
-    return typer.Typer(
-        cls=Commands, help=words, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False
-    )
+def _group(words: str, *lines: str) -> typer.Typer:
+    how: dict[str, Any] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
+    return typer.Typer(cls=Commands, help=words, epilog=example(*lines), **how)
 
 
-app = _group("Prove, with a stated error probability, that a neural network is yours.")
-keys = _group("Make an owner's key, or show its public half.")
-papers = _group("Reproduce a paper's tables.")
-app.add_typer(keys, name="key")
+def _add(group: typer.Typer, name: str, command: Callable[..., None], *lines: str) -> None:
+    """A command of a group, with the lines of an example to end its help."""
+    group.command(name, cls=Command, epilog=example(*lines))(command)
 
-keys.command("new", epilog=example("earmark key new owner.pem"))(key.new)
-keys.command("show", epilog=example("earmark key show owner.pem"))(key.reveal)
-app.command("train", epilog=example("earmark train --data digits --out host.safetensors"))(owner.train)
-app.command("mint", epilog=example("earmark mint --key owner.pem --name spring --data digits --out mark.safetensors"))(
-    owner.mint
+
+app = _group(
+    "Prove, with a stated error probability, that a neural network is yours.",
+    "earmark demo --out demo/",
 )
-app.command(
+keys = _group("Make an owner's key, or show its public half.", "earmark key new owner.pem")
+papers = _group("Reproduce a paper's tables.", "earmark reproduce deep-fidelity table4 --scale quick")
+
+app.add_typer(keys, name="key")
+_add(keys, "new", key.new, "earmark key new owner.pem")
+_add(keys, "show", key.reveal, "earmark key show owner.pem")
+_add(app, "train", owner.train, "earmark train --data digits --out host.safetensors")
+_add(
+    app,
+    "mint",
+    owner.mint,
+    "earmark mint --key owner.pem --name spring --data digits --out mark.safetensors",
+)
+_add(
+    app,
     "embed",
-    epilog=example(
-        "earmark embed --host host.safetensors --mark mark.safetensors --data digits \\",
-        "    --set lr=0.001 --set triggers_per_batch=16 --out marked.safetensors",
-    ),
-)(owner.embed)
-app.command(
+    owner.embed,
+    "earmark embed --host host.safetensors --mark mark.safetensors --data digits \\",
+    "    --set lr=0.001 --set triggers_per_batch=16 --out marked.safetensors",
+)
+_add(
+    app,
     "commit",
-    epilog=example(
-        "earmark commit --key owner.pem --mark mark.safetensors --host host.safetensors \\",
-        "    --marked marked.safetensors --out commitment",
-    ),
-)(owner.commit_to)
-app.command(
+    owner.commit_to,
+    "earmark commit --key owner.pem --mark mark.safetensors --host host.safetensors \\",
+    "    --marked marked.safetensors --out commitment",
+)
+_add(
+    app,
     "fidelity",
-    epilog=example("earmark fidelity marked.safetensors --host host.safetensors --mark mark.safetensors --data digits"),
-)(measure.fidelity)
-app.command(
+    measure.fidelity,
+    "earmark fidelity marked.safetensors --host host.safetensors --mark mark.safetensors --data digits",
+)
+_add(
+    app,
     "attack",
-    epilog=example(
-        "earmark attack prune-global marked.safetensors --data digits --set share=0.3 --out pruned.safetensors"
-    ),
-)(thief.attack)
-app.command("verify", epilog=example("earmark verify pruned.safetensors --mark mark.safetensors"))(court.verify)
-app.command(
+    thief.attack,
+    "earmark attack prune-global marked.safetensors --data digits --set share=0.3 --out pruned.safetensors",
+)
+_add(app, "verify", court.verify, "earmark verify pruned.safetensors --mark mark.safetensors")
+_add(
+    app,
     "judge",
-    epilog=example(
-        "earmark judge pruned.safetensors --claim commitment/claim.json --evidence commitment/evidence \\",
-        "    --committed-before 2024-05-01T12:00:00Z --known-since 2024-06-01T00:00:00Z",
-    ),
-)(court.judge)
-app.command("report", epilog=example("earmark report verdict.json fidelity.json --out report.html"))(measure.report)
-app.command("demo", epilog=example("earmark demo --out demo/"))(demo.demo)
+    court.judge,
+    "earmark judge pruned.safetensors --claim commitment/claim.json --evidence commitment/evidence \\",
+    "    --committed-before 2024-05-01T12:00:00Z --known-since 2024-06-01T00:00:00Z",
+)
+_add(app, "report", measure.report, "earmark report verdict.json fidelity.json --out report.html")
+_add(app, "demo", demo.demo, "earmark demo --out demo/")
 app.add_typer(papers, name="reproduce")
-papers.command(
+_add(
+    papers,
     "deep-fidelity",
-    epilog=example("earmark reproduce deep-fidelity table4 --scale cpu --data ~/data --out results/deep-fidelity"),
-)(reproduce.deep_fidelity)
+    reproduce.deep_fidelity,
+    "earmark reproduce deep-fidelity table4 --scale cpu --data ~/data --out results/deep-fidelity",
+)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn, cast, final
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
+from earmark.cli.output import note, own_output, tidy
 from earmark.errors import EarmarkError, unknown_name
 
-__all__ = ["BAD_INPUT", "CRASHED", "INTERRUPTED", "Commands", "example"]
+__all__ = ["BAD_INPUT", "CRASHED", "INTERRUPTED", "Command", "Commands", "example"]
 
 BAD_INPUT, CRASHED, INTERRUPTED = 2, 70, 130
 UsageFault = cast(type[Exception], typer.BadParameter.__mro__[2])
@@ -25,22 +27,26 @@ log = logging.getLogger(__name__)
 class Commands(TyperGroup):
     """A group of commands. Bad input ends in one line on standard error and status 2, never in a traceback.
 
-    An error of earmark's own (a bug) has its traceback and status 70, so that status 1 is always a verdict.
+    An error of earmark's own (a bug) has its traceback and status 70, so that status 1 is always a verdict. What
+    libraries warn of is told after the result, and left out where there is none: the error says what is wrong.
     """
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run the command in `args`, or the program's own arguments, and leave with its status."""
         arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
         extra["standalone_mode"] = False
-        try:
-            status = super().main(arguments, *rest, **extra)
-        except (EarmarkError, OSError, UsageFault, typer.Abort, KeyboardInterrupt) as error:
-            status = _reported(error)
-        except Exception:
-            log.exception("earmark failed; this is a bug")
-            status = CRASHED
+        with warnings.catch_warnings(record=True) as warned:
+            try:
+                status = super().main(arguments, *rest, **extra)
+            except (EarmarkError, OSError, UsageFault, typer.Abort, KeyboardInterrupt, SystemExit) as error:
+                status = _reported(error)
+            except Exception:
+                log.exception("earmark failed; this is a bug")
+                status = CRASHED
         if status == INTERRUPTED:
             typer.echo("earmark: interrupted; a long command goes on where it was when it is started again", err=True)
+        for words in dict.fromkeys(" ".join(str(w.message).split()) for w in warned if status != BAD_INPUT):
+            note(f"warning: {words}")
         sys.exit(status if isinstance(status, int) else 0)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -48,6 +54,16 @@ class Commands(TyperGroup):
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             raise unknown_name("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
+
+
+@final
+class Command(TyperCommand):
+    """A command whose result has standard output to itself, and which leaves no empty folder behind."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with own_output(), tidy():
+            return super().invoke(ctx)
 
 
 def _reported(error: BaseException) -> int:
@@ -58,6 +74,8 @@ def _reported(error: BaseException) -> int:
 
 
 def _sentence(error: BaseException) -> str:
+    if isinstance(error, SystemExit):  # typer's own way out is another exception, so this is foreign code
+        return f"the code of the model ended the program (sys.exit({error.code!r:.80})) before there was a result"
     context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities"):
         known = [name for parameter in context.command.params for name in parameter.opts] if context else []

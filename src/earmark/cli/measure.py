@@ -12,11 +12,12 @@ from earmark.cli import options
 from earmark.cli.networks import fitting, network
 from earmark.cli.output import new_file, show, upright
 from earmark.cli.secrets import Minted
-from earmark.core import FidelityReport, rng
+from earmark.core import Data, FidelityReport, rng
 from earmark.data import corrupted, ood, open_data
 from earmark.errors import BadInput
 from earmark.fidelity import DeepFidelity
 from earmark.files import read_json
+from earmark.marks import TriggerSet
 from earmark.reports import Picture, Report, Reproduction, Ruling, Table, fidelity_table, figures, write_report
 
 __all__ = ["fidelity", "report"]
@@ -39,11 +40,22 @@ def fidelity(
     the distribution (shuffled patches).
     """
     images = open_data(data)
+    triggers = None if mark is None else _of_task(Minted.open(mark).mark, mark, images)
     ours, theirs = (fitting(network(model, path, model_set, images), images, str(path)) for path in (marked, host))
     others = {"corrupted": corrupted(images.test, "gaussian-noise", 3, rng(seed)), "ood": ood(images.test, rng(seed))}
-    triggers = None if mark is None else Minted.open(mark).mark
     found = DeepFidelity(triggers, others)(ours, theirs, images)
     show(as_json, {"model": marked.name, **found.to_dict()}, upright(fidelity_table({marked.name: found})).to_rich())
+
+
+def _of_task(mark: TriggerSet, path: Path, images: Data) -> TriggerSet:
+    """`mark`, if its triggers look like the data and have their classes."""
+    ours, theirs = (mark.shape, mark.classes), (images.shape, images.classes)
+    if ours != theirs:
+        raise BadInput(
+            f"{path} holds triggers of shape {ours[0]} for {ours[1]} classes and the data are {theirs[0]} of "
+            f"{theirs[1]} classes; give the mark and the data that the model was marked with"
+        )
+    return mark
 
 
 def report(

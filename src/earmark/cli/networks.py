@@ -66,7 +66,7 @@ def fitting(model: nn.Module, task: Task, what: str) -> nn.Module:
     try:
         with evaluating(model), torch.no_grad():
             scores = logits_of(model(torch.full((2, *task.shape), 0.5, device=device)))
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # the model's code is the user's, whatever it raises
         raise BadInput(f"{what} cannot take images {task.shape}: {type(error).__name__}: {error}") from error
     if scores.ndim != 2 or scores.shape[1] != task.classes:
         raise BadInput(

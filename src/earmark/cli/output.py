@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TextIO
 
 import typer
 from rich.console import Console, RenderableType
@@ -13,18 +18,62 @@ from rich.console import Console, RenderableType
 from earmark.errors import BadInput
 from earmark.reports import Table
 
-__all__ = ["new_file", "new_folder", "note", "show", "upright"]
+__all__ = ["new_file", "new_folder", "note", "own_output", "show", "tidy", "upright"]
 
 WIDE = 160
 """Columns of a table that goes to a file or a pipe."""
+
+OUTPUT: Final[ContextVar[TextIO | None]] = ContextVar("OUTPUT", default=None)
+"""Where the running command's result goes; standard output where no command runs."""
+
+MADE: Final[ContextVar[list[Path] | None]] = ContextVar("MADE", default=None)
+"""The folders that the running command has made, the outer before the inner."""
+
+
+@contextmanager
+def own_output() -> Iterator[None]:
+    """Keep standard output for `show`: what anything else prints, the user's own code say, goes to standard error."""
+    with ExitStack() as after:
+        result = after.enter_context(_diverted()) if sys.stdout is sys.__stdout__ else sys.stdout
+        after.callback(OUTPUT.reset, OUTPUT.set(result))
+        after.enter_context(redirect_stdout(sys.stderr))
+        yield
+
+
+@contextmanager
+def _diverted() -> Iterator[TextIO]:
+    """Standard output under another file descriptor; its own one leads to standard error, for C code and children."""
+    sys.stdout.flush()
+    kept = os.dup(sys.stdout.fileno())
+    try:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        with open(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False) as result:
+            yield result
+    finally:
+        os.dup2(kept, sys.stdout.fileno())
+        os.close(kept)
+
+
+@contextmanager
+def tidy() -> Iterator[None]:
+    """Afterwards, take away the folders that were made within it and got nothing."""
+    made: list[Path] = []
+    token = MADE.set(made)
+    try:
+        yield
+    finally:
+        MADE.reset(token)
+        for folder in reversed(made):
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
 
 
 def show(as_json: bool, value: Any, *words: RenderableType) -> None:
     """Print `value` as JSON, or else `words`."""
     if as_json:
-        typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False))
+        typer.echo(json.dumps(_finite(value), indent=2, allow_nan=False), file=OUTPUT.get())
         return
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Console(file=OUTPUT.get(), soft_wrap=True, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDE
     for word in words:
@@ -62,7 +111,10 @@ def new_file(path: Path, force: bool, suffix: str = "") -> Path:
 
 
 def new_folder(path: Path) -> Path:
-    """`path` as a folder, made if it is not there."""
+    """`path` as a folder, made if it is not there; if nothing comes into it, it goes when the command ends (`tidy`)."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    if (made := MADE.get()) is not None:
+        made += reversed(missing)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
