@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import math
+import weakref
 
 import pytest
 import torch
-from tiny import TinyNet, seeded
+from tiny import TinyNet, blobs, seeded
 from torch import nn
 
-from earmark.core import Data, rng
+from earmark.core import Data, Images, rng
 from earmark.data import corrupted, ood
 from earmark.errors import BadInput
 from earmark.fidelity import (
@@ -23,6 +24,8 @@ from earmark.fidelity import (
     total_weight_loss,
 )
 from earmark.files import model_digest
+from earmark.models import ThinResNet18, dissect, reinitialised
+from earmark.training import CrossEntropy, Settings, fit, head_only, read_all
 
 
 def test_a_host_is_faithful_to_itself(tiny_net: nn.Module, tiny_data: Data) -> None:
@@ -96,6 +99,61 @@ def test_outputs_computed_once_are_the_outputs(tiny_data: Data) -> None:
     assert measure.against(host, tiny_data)(model, host, tiny_data) == measure(model, host, tiny_data)
     stale = measure.against(model, tiny_data)
     assert stale(model, host, tiny_data) == measure(model, host, tiny_data)
+
+
+def test_batches_add_up_to_the_whole() -> None:
+    """Oracle: the formulas on all features at once, in float64."""
+    data = Data(blobs(700), blobs(9, seed=2))
+    model, host = seeded(TinyNet, seed=1), seeded(TinyNet, seed=2)
+    ours, theirs = (read_all(net, dissect(net, data.train.pixels[:1]), data.train, 256) for net in (model, host))
+    for measure in (DeepFidelity(), DeepFidelity().against(host, data)):
+        report = measure(model, host, data)
+        assert report.ave_pfl == pytest.approx(penultimate_feature_loss(ours.features, theirs.features), rel=1e-9)
+        assert report.ave_spl == pytest.approx(softmax_loss(ours.logits, theirs.logits), rel=1e-9)
+        scale = float(theirs.features.double().square().sum(dim=1).mean())
+        assert report.relative_pfl == pytest.approx((report.ave_pfl or 0) / scale, rel=1e-9)
+
+
+class _Counting(TinyNet):
+    """Knows how many of the features that it made are still held by somebody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[weakref.ref[torch.Tensor]] = []
+        self.most = 0
+        self.head.register_forward_pre_hook(self._count)
+
+    def _count(self, _: nn.Module, args: tuple[torch.Tensor]) -> None:
+        self.most = max(self.most, 1 + sum(made() is not None for made in self.made))
+        self.made.append(weakref.ref(args[0]))
+
+
+def test_no_more_than_a_batch_or_two_of_features_is_held_at_once() -> None:
+    data = Data(blobs(256 * 12), blobs(9, seed=2))
+    model, host = _Counting(), _Counting()
+    DeepFidelity()(model, host, data)
+    assert len(model.made) > 12
+    assert max(model.most, host.most) <= 2
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8)])
+def test_equal_trunks_have_equal_features_bit_for_bit(shape: tuple[int, int, int]) -> None:
+    """In whatever memory layout the two models come, and whatever the last layers are."""
+    images = Images(torch.randint(0, 256, (64, *shape), generator=rng(0), dtype=torch.uint8), torch.arange(64) % 3, 3)
+    host = reinitialised(ThinResNet18(3, channels=shape[0], width=8), rng(0))
+    marked = copy.deepcopy(host)
+    fit(marked, images, (CrossEntropy(),), Settings(epochs=1, lr=0.1), rng(1), trainable=head_only)
+    strided = copy.deepcopy(marked)
+    for parameter in strided.parameters():
+        parameter.data = parameter.data.mT.contiguous().mT if parameter.ndim == 4 else parameter.data
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for model in (marked, strided):
+            model.to(memory_format=layout)  # type: ignore[call-overload]
+            states = [model_digest(model), [p.stride() for p in model.parameters()]]
+            report = DeepFidelity()(model, host, Data(images, images))
+            assert report.prototype_change
+            assert (report.ave_pfl, report.relative_pfl) == (0.0, 0.0)
+            assert [model_digest(model), [p.stride() for p in model.parameters()]] == states
 
 
 def test_measuring_changes_nothing(tiny_data: Data) -> None:

@@ -1,6 +1,7 @@
 """Networks of the papers, and how to read any classifier: its mode, its head, its penultimate feature."""
 
 from earmark.models.anatomy import Anatomy, Reading, dissect, logits_of
+from earmark.models.layout import plainly_laid_out
 from earmark.models.modes import device_of, dtype_of, evaluating, frozen_batchnorm
 from earmark.models.plain import PlainCNN
 from earmark.models.restart import built, reinitialised
@@ -23,5 +24,6 @@ __all__ = [
     "frozen_batchnorm",
     "logits_of",
     "normalised",
+    "plainly_laid_out",
     "reinitialised",
 ]

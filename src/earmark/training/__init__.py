@@ -1,7 +1,7 @@
 """The one loop: training a host, embedding, fine-tuning and distilling are calls of `fit` with other terms."""
 
 from earmark.training.checkpoint import Checkpoint
-from earmark.training.evaluate import accuracy, answers, predict, read_all
+from earmark.training.evaluate import accuracy, answers, predict, read_all, readings
 from earmark.training.host import HOST, require_every_class, train_host
 from earmark.training.loop import fit
 from earmark.training.settings import Augment, History, Record, Settings
@@ -38,6 +38,7 @@ __all__ = [
     "head_only",
     "predict",
     "read_all",
+    "readings",
     "require_every_class",
     "train_host",
     "trunk_only",

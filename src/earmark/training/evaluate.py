@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +12,7 @@ from earmark.core import Images
 from earmark.errors import BadInput
 from earmark.models import Anatomy, Reading, device_of, dtype_of, evaluating, logits_of
 
-__all__ = ["accuracy", "answers", "predict", "read_all"]
+__all__ = ["accuracy", "answers", "predict", "read_all", "readings"]
 
 
 def predict(model: nn.Module, images: Images, batch_size: int = 256) -> Tensor:
@@ -24,15 +27,32 @@ def predict(model: nn.Module, images: Images, batch_size: int = 256) -> Tensor:
     return torch.cat(parts)
 
 
-def read_all(model: nn.Module, anatomy: Anatomy, images: Images, batch_size: int = 256) -> Reading:
-    """Penultimate features (N, d) and logits (N, K) for all images, float32 on the CPU."""
-    with evaluating(model), torch.no_grad():
-        parts = [
-            anatomy.read(model, batch.to(dtype_of(model))) for batch, _ in images.batches(batch_size, device_of(model))
-        ]
-    if not parts:
+def readings(model: nn.Module, anatomy: Anatomy, images: Images, batch_size: int = 256) -> Iterator[Reading]:
+    """Penultimate features (b, d) and logits (b, K) of one batch after the other, float32 on the CPU.
+
+    Nothing is kept, so that sums over any number of images take the memory of one batch; between two batches the model
+    is in its own mode.
+    """
+    if not len(images):
         raise BadInput(f"{images.name} holds no image; give at least one")
-    return Reading(*(torch.cat([tensor.float().cpu() for tensor in column]) for column in zip(*parts, strict=True)))
+    device, dtype = device_of(model), dtype_of(model)
+    for batch, _ in images.batches(batch_size, device):
+        with evaluating(model), torch.no_grad():
+            features, logits = anatomy.read(model, batch.to(dtype))
+        yield Reading(features.float().cpu(), logits.float().cpu())
+
+
+def read_all(model: nn.Module, anatomy: Anatomy, images: Images, batch_size: int = 256) -> Reading:
+    """Penultimate features (N, d) and logits (N, K) for all images, float32 on the CPU: 4 N (d + K) bytes."""
+    parts = readings(model, anatomy, images, batch_size)
+    first = next(parts)
+    whole = Reading(*(tensor.new_empty(len(images), *tensor.shape[1:]) for tensor in first))
+    at = 0
+    for part in chain([first], parts):
+        for column, rows in zip(whole, part, strict=True):
+            column[at : at + len(rows)] = rows
+        at += len(part.logits)
+    return whole
 
 
 def answers(model: nn.Module, images: Images, batch_size: int = 256) -> Tensor:
