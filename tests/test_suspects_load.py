@@ -143,3 +143,9 @@ def test_a_weight_file_that_would_run_code_is_refused(nets: Path) -> None:
     torch.save(nn.Linear(4, 3), nets.with_suffix(".pt"))
     with pytest.raises(BadInput, match="more than plain tensors"):
         load_model(f"{nets}:small", nets.with_suffix(".pt"))
+
+
+def test_a_list_of_tensors_by_number_is_no_state_dict(nets: Path) -> None:
+    torch.save({0: torch.zeros(3), "1.bias": torch.zeros(3)}, nets.with_suffix(".pt"))
+    with pytest.raises(BadInput, match="holds no state dict"):
+        load_model(f"{nets}:small", nets.with_suffix(".pt"))

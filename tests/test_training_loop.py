@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from earmark.core import Data, Images, rng
 from earmark.data import CropFlip
 from earmark.errors import BadInput, Diverged
-from earmark.files import load_tensors, model_digest
+from earmark.files import load_tensors, model_digest, save_tensors
 from earmark.models import dissect, reinitialised
 from earmark.training import (
     Checkpoint,
@@ -289,6 +289,14 @@ def test_a_finished_run_is_loaded_and_a_damaged_checkpoint_named(tmp_path: Path)
     checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:100])
     with pytest.raises(BadInput, match=r"run\.safetensors"):
         fit(again, blobs(32), (CrossEntropy(),), FAST, rng(0), checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize("about", ["[" * 100_000, "[]", "{}", "null", "7", '{"fingerprint": 1}', ""])
+def test_a_checkpoint_that_does_not_say_where_a_run_stands_is_named(tmp_path: Path, about: str) -> None:
+    checkpoint = Checkpoint(tmp_path / "run.safetensors")
+    save_tensors(checkpoint.path, {"model/a": torch.zeros(1)}, {"earmark": about})
+    with pytest.raises(BadInput, match=r"run\.safetensors is no readable checkpoint"):
+        fit(seeded(TinyNet), blobs(32), (CrossEntropy(),), FAST, rng(0), checkpoint=checkpoint)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:

@@ -285,6 +285,12 @@ def test_what_says_nothing_about_the_model_gives_no_verdict(error: type[BaseExce
             test(unreachable, MARK)
 
 
+def test_a_machine_without_enough_memory_gives_no_verdict() -> None:
+    for test in (TriggerTest(), SequentialTriggerTest()):
+        with pytest.raises(MemoryError, match="smaller batches"):
+            test(lambda images: torch.empty(2**60), MARK)
+
+
 def spoilt(rows: int, value: float, column: int | slice) -> Query:
     scores = answering(MARK, 40)
 

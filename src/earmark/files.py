@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -95,13 +96,19 @@ def read_json(path: Path | str, limit: int = JSON_LIMIT) -> Any:
     """The JSON value in a file of at most `limit` bytes.
 
     Raises:
-        BadInput: missing, too large, or not JSON.
+        BadInput: missing, too large, or not JSON, as NaN and numbers beyond float64 are not.
     """
     content = read_bytes(path, limit)
     try:
-        return json.loads(content)
+        return json.loads(content, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON ({error}); it may be cut short or of another kind") from error
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text:.40} is no finite number")
+    return number
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -140,7 +147,7 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
         raise BadInput(
             f"{path} holds more than plain tensors or is cut short; save its state_dict as safetensors"
         ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items()):
         raise BadInput(f"{path} holds no state dict (names to tensors); save model.state_dict() as safetensors")
     return loaded
 

@@ -18,6 +18,9 @@ from earmark.files import save_tensors, state_tensors
 
 __all__ = ["Checkpoint", "Position"]
 
+STANDING = ("epoch", "step", "sums", "history", "best_score", "done")
+"""What of a `Position` is written as JSON; the best state is tensors."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -63,15 +66,7 @@ class Saver:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optim/{index}/{name}": value for name, value in state.items() if isinstance(value, Tensor)}
         tensors |= {f"best/{name}": value for name, value in (position.best or {}).items()}
-        about = {
-            "fingerprint": self._fingerprint,
-            "epoch": position.epoch,
-            "step": position.step,
-            "sums": position.sums,
-            "history": position.history,
-            "best_score": position.best_score,
-            "done": position.done,
-        }
+        about = {"fingerprint": self._fingerprint, **{name: getattr(position, name) for name in STANDING}}
         save_tensors(self._checkpoint.path, tensors, {"earmark": json.dumps(about)})
         self._last = time.monotonic()
 
@@ -98,16 +93,17 @@ class Saver:
         optimizer.load_state_dict({**saved, "state": state})
         _as_laid_out(optimizer)
         best = _under(tensors, "best/") or None
-        standing = {name: about[name] for name in ("epoch", "step", "sums", "history", "best_score", "done")}
-        return Position(**standing, best=best)
+        return Position(**{name: about[name] for name in STANDING}, best=best)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["earmark"])
+            if not isinstance(about, dict) or not {"fingerprint", *STANDING} <= about.keys():
+                raise ValueError("it does not say where a run stands")
             return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         raise BadInput(f"{path} is no readable checkpoint ({error}); remove it to start the run again") from error
 
 

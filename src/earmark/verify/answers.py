@@ -38,7 +38,7 @@ def ask(suspect: Query | nn.Module, images: Tensor, classes: int, batch_size: in
     Raises:
         NoAnswer: the suspect raised an error, or its answer is not scores (b, K) or integer labels (b,).
         OSError, MemoryError, torch.OutOfMemoryError: as the suspect raised them; a lost connection or a full machine is
-            no answer of a model.
+            no answer of a model. PyTorch's plain RuntimeError for CPU memory that is not to be had is a MemoryError.
     """
     query = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
     for at in range(0, len(images), batch_size):
@@ -58,6 +58,8 @@ def _answers(query: Callable[[Tensor], object], batch: Tensor) -> object:
     except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:  # the suspect is foreign code: whatever it raises is its answer
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
+            raise MemoryError("the suspect needs more memory than is free here; ask it in smaller batches") from error
         name = type(error).__name__
         raise NoAnswer(f"it raised {name} on a batch of {len(batch)} triggers", error=name) from error
 
