@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -134,3 +135,16 @@ def test_summary_promises_no_probability_where_nothing_was_upheld() -> None:
 def test_two_upheld_claims_on_one_suspect_are_pointed_out() -> None:
     assert "More than one claim on “s”" in " ".join(summarise([ruling("s", "a"), ruling("s", "b")]).found)
     assert "More than one" not in " ".join(summarise([ruling("s", "a"), ruling("t", "b")]).found)
+
+
+def test_each_null_is_a_sentence_of_its_own_with_one_full_stop() -> None:
+    nulls = ("Each match is chance.", "Binomial(100, 1/10)", "Each match is chance.")
+    page = Page(render(Report("t", [replace(ruling(), null=words) for words in nulls])))
+    assert page.text.count("Null hypothesis: Each match is chance.\n") == 1
+    assert page.text.count("Null hypothesis: Binomial(100, 1/10).\n") == 1
+
+
+def test_a_name_breaks_between_words_unless_a_word_alone_is_too_long() -> None:
+    (rule,) = re.findall(r"\.verdicts tbody th[^{]*{([^}]*)}", render(Report("t", [ruling()])))
+    assert "overflow-wrap: break-word" in rule
+    assert "max-width" in rule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from earmark.errors import BadInput
 from earmark.fidelity import DeepFidelity
 from earmark.files import read_json
 from earmark.marks import TriggerSet
-from earmark.reports import Picture, Report, Reproduction, Ruling, Table, fidelity_table, figures, write_report
+from earmark.reports import Picture, Report, Reproduction, Ruling, Table, fidelity_table, figures, record, write_report
 
 __all__ = ["fidelity", "report"]
 
@@ -72,26 +73,42 @@ def report(
     The page needs nothing outside itself.
     """
     out = new_file(out, force)
-    rulings: list[Ruling] = []
-    reports: dict[str, FidelityReport] = {}
-    tables: list[Table] = []
+    found = _Found()
     for path in files:
         for value in _objects(path):
-            if "claimant" in value:
-                rulings.append(Ruling.from_dict(value))
-            elif "ave_spl" in value:
-                reports[str(value.get("model", path.stem))] = _fidelity(path, value)
-            elif "rows" in value:
-                tables.append(Reproduction.from_dict(value).to_table())
-            else:
-                raise BadInput(
-                    f"{path} holds no verdict, fidelity report or reproduced table; give what --json printed"
-                )
-    pictures = [evidence_picture(rulings)] if rulings else []
-    tables = [*([fidelity_table(reports)] if reports else []), *tables]
-    write_report(out, Report(title, rulings, tables=tables, pictures=pictures))
-    value = {"out": str(out), "verdicts": len(rulings), "tables": len(tables)}
-    show(as_json, value, f"{out}: {len(rulings)} verdicts, {len(tables)} tables")
+            found.add(path, value)
+    pictures = [evidence_picture(found.rulings)] if found.rulings else []
+    tables = [*([fidelity_table(found.reports)] if found.reports else []), *found.tables]
+    write_report(out, Report(title, found.rulings, tables=tables, pictures=pictures))
+    told = {"out": str(out), "verdicts": len(found.rulings), "tables": len(tables)}
+    show(as_json, told, f"{out}: {len(found.rulings)} verdicts, {len(tables)} tables")
+
+
+@dataclass
+class _Found:
+    """What the files of a report hold, by kind."""
+
+    rulings: list[Ruling] = field(default_factory=list)
+    reports: dict[str, FidelityReport] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
+
+    def add(self, path: Path, value: Mapping[str, Any]) -> None:
+        """Take one object in; what is wrong with it is said with its file."""
+        try:
+            self._add(path, value)
+        except BadInput as error:
+            raise BadInput(f"{path}: {error}") from error
+
+    def _add(self, path: Path, value: Mapping[str, Any]) -> None:
+        if "claimant" in value:
+            self.rulings.append(Ruling.from_dict(value))
+        elif "ave_spl" in value:
+            report = record(FidelityReport, value, "a fidelity report", "earmark fidelity")
+            self.reports[str(value.get("model", path.stem))] = report
+        elif "rows" in value:
+            self.tables.append(Reproduction.from_dict(value).to_table())
+        else:
+            raise BadInput("neither a verdict nor a fidelity report nor a reproduced table; give what --json printed")
 
 
 def evidence_picture(rulings: list[Ruling]) -> Picture:
@@ -106,10 +123,3 @@ def _objects(path: Path) -> list[Mapping[str, Any]]:
     if not values or not all(isinstance(value, dict) for value in values):
         raise BadInput(f"{path} holds no JSON object; give what --json printed")
     return values
-
-
-def _fidelity(path: Path, value: Mapping[str, Any]) -> FidelityReport:
-    try:
-        return FidelityReport(**{name: part for name, part in value.items() if name != "model"})
-    except TypeError as error:
-        raise BadInput(f"{path} holds a damaged fidelity report ({error}); write it with `earmark fidelity`") from error

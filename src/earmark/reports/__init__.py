@@ -2,6 +2,7 @@
 
 from earmark.reports import figures
 from earmark.reports.html import Picture, Report, render, write_report
+from earmark.reports.reading import record
 from earmark.reports.reproduction import Reproduction
 from earmark.reports.rulings import Ruling, ruling_table
 from earmark.reports.summary import Summary, summarise
@@ -18,6 +19,7 @@ __all__ = [
     "figures",
     "number",
     "percent",
+    "record",
     "render",
     "ruling_table",
     "spread",

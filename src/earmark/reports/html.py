@@ -75,9 +75,9 @@ def _template() -> Template:
 
 
 def write_report(path: Path, report: Report) -> None:
-    """`render` to a file, atomically.
+    """`render` to a file, atomically; what is no character (half of a surrogate pair) is shown as "?".
 
     Raises:
         BadInput: the folder is missing or not writable.
     """
-    write_atomic(path, render(report).encode())
+    write_atomic(path, render(report).encode(errors="replace"))

@@ -83,7 +83,7 @@ class Reproduction:
             return cls(*names, rows, dict(value.get("settings", {})), _text(value.get("hardware", "")), notes)
         except KeyError as error:
             raise BadInput(f"a reproduced table lacks {error}; write it with `earmark reproduce`") from error
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise BadInput(f"a reproduced table is malformed ({error}); write it with `earmark reproduce`") from error
 
     @property

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from earmark.core import Verdict
 from earmark.errors import BadInput
+from earmark.reports.reading import record
 from earmark.reports.tables import ABSENT, Table, percent
 
 __all__ = ["Ruling", "Word", "bound", "power_of_ten", "ruling_table"]
+
+WRITER: Final = "earmark judge"
 
 Word = Literal["accepted", "rejected", "inconclusive"]
 
@@ -68,25 +71,7 @@ class Ruling:
         Raises:
             BadInput: a field is missing or of another type, or they contradict each other.
         """
-        try:
-            return cls(
-                suspect=str(value["suspect"]),
-                claimant=str(value["claimant"]),
-                accepted=_decision(value["accepted"]),
-                log10_p=_log10_p(value),
-                alpha=float(value["alpha"]),
-                reason=str(value["reason"]),
-                statistic=_optional(value.get("statistic")),
-                n=None if value.get("n") is None else int(value["n"]),
-                null=_words(value.get("null", "")),
-                accuracy=_optional(value.get("accuracy")),
-            )
-        except KeyError as error:
-            raise BadInput(f"a verdict lacks {error}; write it with `earmark judge`") from error
-        except BadInput:
-            raise
-        except (TypeError, ValueError, AttributeError) as error:
-            raise BadInput(f"a verdict is malformed ({error}); write it with `earmark judge`") from error
+        return record(cls, {**value, "null": _words(value), **_log10_p(value)}, "a verdict", WRITER)
 
     @property
     def p_value(self) -> float | None:
@@ -109,25 +94,22 @@ class Ruling:
         return {**asdict(self), "word": self.word, "p_value": self.p_value}
 
 
-def _decision(value: Any) -> bool | None:
-    if value is None or isinstance(value, bool):
-        return value
-    raise TypeError(f"accepted is true, false or null, got {value!r}")
+def _words(value: Mapping[str, Any]) -> Any:
+    """The null in words, which stand by themselves in a ruling and in an object in a verdict."""
+    null = value.get("null", "")
+    return null.get("words") if isinstance(null, Mapping) else null
 
 
-def _words(null: Any) -> str:
-    return str(null["words"] if isinstance(null, Mapping) else null)
-
-
-def _log10_p(value: Mapping[str, Any]) -> float | None:
-    if "log10_p" in value:
-        return _optional(value["log10_p"])
-    p = _optional(value["p_value"])
-    return None if p is None else math.log10(max(p, 1e-300))
-
-
-def _optional(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _log10_p(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`log10_p` from `p_value`, where it is the only one of the two."""
+    p = value.get("p_value")
+    if "log10_p" in value or "p_value" not in value:
+        return {}
+    if p is not None and (isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1):
+        raise BadInput(
+            f"a verdict is malformed (p_value lies between 0 and 1, got {p!r:.80}); write it with `{WRITER}`"
+        )
+    return {"log10_p": None if p is None else math.log10(max(p, 1e-300))}
 
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
