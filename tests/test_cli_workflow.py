@@ -293,14 +293,64 @@ def test_a_model_of_ones_own_comes_from_a_function_and_weights(desk: Desk) -> No
 
 
 def test_nothing_is_written_over_by_accident(desk: Desk) -> None:
-    assert "is there already" in desk.fault(*MINT, "--out", "@mark.safetensors")
-    assert "never overwritten" in desk.fault(*COMMIT, "--out", "@commitment")
+    assert "is there already" in desk.fault(*MINT, "--set", "std=0.2", "--out", "@mark.safetensors")
+    assert "is there already" in desk.fault(*EMBED, *settings(), "--out", "@marked.safetensors")
+    assert "never overwritten" in desk.fault(*COMMIT, "--alpha", "1e-3", "--out", "@commitment")
     assert "never overwritten" in desk.fault("key", "new", "@owner.pem")
     before = desk.good(*attack("half", "@twice.safetensors"))["digest"]
     assert desk.good(*attack("half", "@twice.safetensors", "--force"))["digest"] == before
 
 
+def test_a_command_that_was_killed_before_it_could_tell_its_result_tells_it_when_given_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = ("epochs=1", "triggers_per_batch=15", "method=fixll", 'mint={"mint": "noise", "count": 15}')
+    overwrite = attack("overwrite", "@killed/a.safetensors", *(w for text in weights for w in ("--set", text)))
+    for module, command in (
+        ("owner", ("train", "--data", "npz:@digits.npz", "--set", "epochs=1", "--out", "@killed/t.safetensors")),
+        ("owner", (*EMBED, "--set", "epochs=1", "--out", "@killed/e.safetensors")),
+        ("owner", (*MINT, "--out", "@killed/m.safetensors")),
+        ("owner", (*COMMIT, "--out", "@killed/commitment")),
+        ("thief", overwrite),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"earmark.cli.{module}.show", _killed)
+            assert desk.run(*command).status == 130
+        before = {path: path.read_bytes() for path in (desk.folder / "killed").rglob("*.safetensors")}
+        told = desk.good(*command)
+        assert told.get("out", told.get("claim")).startswith(str(desk.folder / "killed"))
+        assert before == {path: path.read_bytes() for path in before} != {}
+    assert list((desk.folder / "killed").glob("*.checkpoint")) == []
+
+
+def _killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_another_file_is_not_overwritten_by_a_run_that_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = ("train", "--data", "npz:@digits.npz", "--set", "epochs=1", "--out", "@taken.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr("earmark.cli.owner.show", _killed)
+        desk.run(*train)
+    (desk.folder / "taken.safetensors").write_bytes(b"another file")
+    assert "is there already" in desk.fault(*train)
+    assert (desk.folder / "taken.safetensors").read_bytes() == b"another file"
+    desk.good(*train, "--force")
+    assert load_tensors(desk.folder / "taken.safetensors")
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize("name", ["", "a\tb", "x" * 201, "\ud800"])
+def test_a_name_that_no_claim_could_carry_is_refused_before_anything_is_minted(desk: Desk, name: str) -> None:
+    assert "--name: expected 1 to 200 printable characters" in desk.fault(*MINT, "--name", name, "--out", "@no.st")
+    assert not (desk.folder / "no.st").exists()
+
+
+def test_a_source_is_for_unrelated_triggers_alone(desk: Desk) -> None:
+    said = desk.fault(*MINT, "--source", "digits", "--out", "@no.safetensors")
+    assert "--source is for unrelated triggers alone, got --kind noise" in said
 
 
 def test_a_wrong_or_missing_password_is_named(desk: Desk) -> None:

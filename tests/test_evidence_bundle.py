@@ -388,3 +388,80 @@ def test_opened_evidence_is_never_pickled() -> None:
     bundle = Bundle.seal(Noise(count=5)(key, None, data), key, name="n", scheme="s")
     with pytest.raises(TypeError, match="never pickled"):
         pickle.dumps(bundle)
+
+
+# --------------------------------------------------------------------------------------------------------- given again
+
+
+def committing(out: Path, mark: TriggerSet = MARK, name: str = "winter", **changes: Any) -> tuple[Path, Path]:
+    how: dict[str, Any] = {"host": None, "marked": nn.Linear(2, 2, bias=False), "scheme": "x", **changes}
+    with torch.no_grad():
+        how["marked"].weight.fill_(how.pop("weight", 1.0))
+    return commit(OWNER, mark, OWNER.mark_key(name), name=name, out=out, **how)
+
+
+def test_the_same_commitment_again_leaves_the_first_as_it_is(tmp_path: Path) -> None:
+    claim, evidence = committing(tmp_path / "out")
+    before = {path: path.read_bytes() for path in (claim, *sorted(evidence.iterdir()))}
+    assert committing(tmp_path / "out") == (claim, evidence)
+    assert {path: path.read_bytes() for path in before} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weight": 2.0},
+        {"host": nn.Linear(1, 1)},
+        {"scheme": "y"},
+        {"owner_name": "Ada"},
+        {"alpha": 1e-3},
+        {"time": datetime(2024, 1, 1, tzinfo=UTC)},
+        {"name": "summer", "mark": Noise(count=12).make(OWNER.mark_key("summer"), (1, 4, 4), 10)},
+        {"mark": Noise(count=12, std=0.2).make(KEY, (1, 4, 4), 10)},
+    ],
+)
+def test_any_other_commitment_is_refused_where_one_is(tmp_path: Path, changes: dict[str, Any]) -> None:
+    claim, _ = committing(tmp_path / "out")
+    before = claim.read_bytes()
+    with pytest.raises(BadInput, match="never overwritten"):
+        committing(tmp_path / "out", **changes)
+    assert claim.read_bytes() == before
+
+
+@pytest.mark.parametrize("part", ["claim.json", "evidence/evidence.json", "evidence/mark.safetensors"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_commitment_that_is_not_whole_is_not_taken_for_this_one(tmp_path: Path, part: str, gone: bool) -> None:
+    committing(tmp_path / "out")
+    damaged = tmp_path / "out" / part
+    content = bytearray(damaged.read_bytes())
+    content[-3] ^= 1
+    damaged.write_bytes(content)
+    if gone:
+        damaged.unlink()
+    with pytest.raises(BadInput, match="never overwritten"):
+        committing(tmp_path / "out")
+
+
+# ---------------------------------------------------------------------------------------------------- names and folders
+
+
+@pytest.mark.parametrize("text", ["", "a\tb", "a\n", "x" * 201, "\ud800"])
+@pytest.mark.parametrize("field", ["scheme", "owner_name"])
+def test_a_name_that_no_claim_can_carry_is_refused_by_its_field(tmp_path: Path, field: str, text: str) -> None:
+    named: dict[str, Any] = {field: text}
+    with pytest.raises(BadInput, match=f"the {field.split('_')[0]}'s name: expected 1 to 200 printable"):
+        committing(tmp_path / "out", **named)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_listed_is_bad_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("iterdir", "is_dir"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, forbidden)
+            with pytest.raises(BadInput, match=r"cannot read the folder .*evidence: Permission denied"):
+                Bundle.read(folder)
+
+
+def forbidden(path: Path) -> bool:
+    raise PermissionError(13, "Permission denied")

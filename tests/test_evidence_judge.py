@@ -413,7 +413,7 @@ def refusing(images: Tensor) -> Tensor:
     raise AssertionError("it was asked")
 
 
-# ------------------------------------------------------------------------------------------------ times out of all years
+# ----------------------------------------------------------------------------------------------- times out of all years
 
 
 @pytest.mark.parametrize("name", ["committed_before", "suspect_known_since"])

@@ -45,8 +45,10 @@ def unknown_name(what: str, came: str, known: Iterable[str]) -> BadInput:
 
     >>> str(unknown_name("attack", "prume", ["prune", "fine-tune"]))
     "unknown attack 'prume': did you mean 'prune'? Known: fine-tune, prune"
+    >>> str(unknown_name("attack", "x", ["prune", "fine-tune"]))
+    "unknown attack 'x'; known: fine-tune, prune"
     """
     names = sorted(known)
     near = difflib.get_close_matches(came, names, n=1)
-    hint = f" did you mean {near[0]!r}?" if near else ""
-    return BadInput(f"unknown {what} {came!r}:{hint} Known: {', '.join(names)}")
+    hint = f": did you mean {near[0]!r}? Known" if near else "; known"
+    return BadInput(f"unknown {what} {came!r}{hint}: {', '.join(names)}")

@@ -27,7 +27,10 @@ def new(
     nothing to seed. Keep a copy of the file and the password: marks and claims cannot be made or proved without them.
     """
     if path.exists():
-        raise BadInput(f"{path} is there already, and a key is never overwritten; give another name")
+        raise BadInput(
+            f"{path} is there already, and a key is never overwritten; see what it is with `earmark key show {path}`, "
+            "or give another name"
+        )
     new_folder(path.parent)
     key = OwnerKey.generate()
     key.save(path, password(password_file, new=True))

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors.torch import save
 from torch import nn
 
+from earmark.cli.output import write_new
 from earmark.cli.settings import pairs, value_of
 from earmark.errors import BadInput, unknown_name
-from earmark.files import save_tensors, state_tensors
+from earmark.files import state_tensors
 from earmark.models import evaluating, logits_of
 from earmark.suspects import load_model
 from earmark.training import Settings
@@ -76,6 +78,7 @@ def fitting(model: nn.Module, task: Task, what: str) -> nn.Module:
     return model
 
 
-def save_network(path: Path, model: nn.Module) -> None:
-    """The model's state dict as safetensors."""
-    save_tensors(path, state_tensors(model))
+def save_network(path: Path, model: nn.Module, force: bool) -> None:
+    """The model's state dict as safetensors; raises as `output.write_new` does."""
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in state_tensors(model).items()}
+    write_new(path, save(tensors), force)

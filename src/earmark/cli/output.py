@@ -16,9 +16,10 @@ import typer
 from rich.console import Console, RenderableType
 
 from earmark.errors import BadInput
+from earmark.files import write_atomic
 from earmark.reports import Table
 
-__all__ = ["new_file", "new_folder", "note", "own_output", "show", "tidy", "upright"]
+__all__ = ["new_file", "new_folder", "note", "own_output", "show", "tidy", "upright", "write_new"]
 
 WIDE = 160
 """Columns of a table that goes to a file or a pipe."""
@@ -94,8 +95,11 @@ def note(words: str) -> None:
     typer.echo(f"earmark: {words}", err=True)
 
 
-def new_file(path: Path, force: bool, suffix: str = "") -> Path:
+def new_file(path: Path, force: bool, suffix: str = "", again: bool = False) -> Path:
     """`path`, with its folder made, if a file may be written there.
+
+    With `again`, a file may be there: a command that was killed after it had written it is being given again, and
+    `write_new` sees whether that is so.
 
     Raises:
         BadInput: something is there already, the ending is another than `suffix`, or the folder cannot be made.
@@ -104,10 +108,26 @@ def new_file(path: Path, force: bool, suffix: str = "") -> Path:
         raise BadInput(f"{path} is written as safetensors; give a name that ends in {suffix}")
     if path.is_dir():
         raise BadInput(f"{path} is a folder; give the name of a file")
-    if path.exists() and not force:
-        raise BadInput(f"{path} is there already; give another name, or --force to write over it")
+    if path.exists() and not (force or again):
+        raise _taken(path)
     new_folder(path.parent)
     return path
+
+
+def write_new(path: Path, content: bytes, force: bool, mode: int = 0o644) -> None:
+    """Write a file; one that is there must be wanted away (`force`), or have this very content, and stays then.
+
+    Raises:
+        BadInput: other content is there, or as `files.write_atomic`.
+    """
+    if force or not path.exists():
+        write_atomic(path, content, mode)
+    elif path.read_bytes() != content:
+        raise _taken(path)
+
+
+def _taken(path: Path) -> BadInput:
+    return BadInput(f"{path} is there already; give another name, or --force to write over it")
 
 
 def new_folder(path: Path) -> Path:

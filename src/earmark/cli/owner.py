@@ -20,8 +20,8 @@ from earmark.cli.timestamps import token_from
 from earmark.core import Data, rng
 from earmark.data import CropFlip, open_data
 from earmark.embed import METHODS
-from earmark.errors import unknown_name
-from earmark.evidence import commit
+from earmark.errors import BadInput, unknown_name
+from earmark.evidence import check_text, commit
 from earmark.files import model_digest
 from earmark.marks import MINTS, TriggerMint, TriggerSet
 from earmark.stats import GRINDING_BITS, critical_count
@@ -53,15 +53,16 @@ def train(
     command is given again. --set takes the settings of `earmark.training.Settings`.
     """
     settings = Form.of("settings of training", Settings).fill(sets, HOST.but)
-    images, out = open_data(data), new_file(out, force, ".safetensors")
+    checkpoint = beside(out)
+    images, out = open_data(data), new_file(out, force, ".safetensors", again=checkpoint.exists())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = fitting(network(model, None, model_set, images), images, f"the network {model}")
-    checkpoint = beside(out)
     view = CropFlip() if augment else None
     host = train_host(fresh, images, rng(seed), settings, augment=view, checkpoint=Checkpoint(checkpoint))
-    value = {**_written(out, host, images, checkpoint), "settings": settings.to_dict()}
+    value = {**_written(out, host, images, force), "settings": settings.to_dict()}
     show(as_json, value, f"{out}: {100 * value['val_acc']:.2f} % of the test images right")
+    checkpoint.unlink(missing_ok=True)
 
 
 def mint(
@@ -91,15 +92,18 @@ def mint(
     """
     if kind not in MINTS:
         raise unknown_name("kind of triggers", kind, MINTS)
+    if source is not None and kind != "unrelated":
+        raise BadInput(f"--source is for unrelated triggers alone, got --kind {kind}; leave one of the two out")
+    check_text("--name", name)
     given: dict[str, Any] = {"count": count}
     images = open_data(data)
-    if source is not None and kind == "unrelated":
+    if source is not None:
         given["source"] = open_data(source).train
     form = Form.of(f"settings of {kind} triggers", MINTS[kind], without=("count", "source"))
     make: TriggerMint = form.fill(sets, lambda **values: MINTS[kind](**given, **values))
-    out = new_file(out, force, ".safetensors")
+    out = new_file(out, force, ".safetensors", again=True)
     mark = make(open_key(key, password_file).mark_key(name), None, images)
-    Minted(name, mark).save(out)
+    Minted(name, mark).save(out, force)
     facts = about(name, mark)
     if facts["matches_needed"] is None or facts["matches_needed"] > len(mark):
         note("no judge can accept this mark: " + ("it has too few triggers" if mark.null.rate else mark.null.words))
@@ -127,19 +131,21 @@ def embed(
     A run that was killed goes on from OUT.checkpoint when the same command is given again. --set takes the method's
     weight (alpha, beta, gamma), the settings of training, and enough, patience, select, watch, head.
     """
-    out = new_file(out, force, ".safetensors")
-    form, build = embedding(method, checkpoint=beside(out), augment=CropFlip() if augment else None)
+    checkpoint = beside(out)
+    out = new_file(out, force, ".safetensors", again=checkpoint.exists())
+    form, build = embedding(method, checkpoint=checkpoint, augment=CropFlip() if augment else None)
     backdoor = form.fill(sets, build)
     minted, images = Minted.open(mark), open_data(data)
     unmarked = fitting(network(model, host, model_set, images), images, str(host))
     marked = backdoor(unmarked, minted.mark, images, rng(seed))
-    value = {**_written(out, marked, images, beside(out)), "method": method, "settings": backdoor.settings.to_dict()}
     verdict = TriggerTest(ALPHA, GRINDING_BITS)(marked, minted.mark)
+    value = {**_written(out, marked, images, force), "method": method, "settings": backdoor.settings.to_dict()}
     value["trig_acc"] = verdict.statistic / verdict.n
     if not verdict.accepted:
         note(f"no judge would accept this: {verdict.reason}; train longer, or with more triggers per batch")
     found = f"{verdict.statistic:g} of {verdict.n} triggers and {100 * value['val_acc']:.2f} % of the test images right"
     show(as_json, value, f"{out}: {found}")
+    checkpoint.unlink(missing_ok=True)
 
 
 def commit_to(
@@ -164,7 +170,7 @@ def commit_to(
     """Commit to a mark before its model is released.
 
     Writes OUT/claim.json, to publish before the model is, and OUT/evidence/, to keep secret until a dispute. OUT must
-    not exist: a commitment is never overwritten.
+    not exist, or hold this very commitment already: a commitment is never overwritten.
     """
     minted = Minted.open(mark)
     released = fitting(network(model, marked, model_set, minted.mark), minted.mark, str(marked))
@@ -207,8 +213,8 @@ def about(name: str, mark: TriggerSet) -> dict[str, Any]:
     }
 
 
-def _written(out: Path, model: nn.Module, data: Data, checkpoint: Path) -> dict[str, Any]:
-    """Save the model, drop its checkpoint, and say what was written."""
-    save_network(out, model)
-    checkpoint.unlink(missing_ok=True)
-    return {"out": str(out), "digest": model_digest(model), "val_acc": accuracy(model, data.test)}
+def _written(out: Path, model: nn.Module, data: Data, force: bool) -> dict[str, Any]:
+    """Save the model, and say what was written; its checkpoint has to stay until that has been told."""
+    facts = {"out": str(out), "digest": model_digest(model), "val_acc": accuracy(model, data.test)}
+    save_network(out, model, force)
+    return facts

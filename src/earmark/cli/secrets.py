@@ -13,9 +13,10 @@ import typer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from earmark.cli.output import write_new
 from earmark.core import Mark
 from earmark.errors import BadInput
-from earmark.files import canonical_json, load_tensors, read_bytes, write_atomic
+from earmark.files import canonical_json, load_tensors, read_bytes
 from earmark.keys import OwnerKey
 from earmark.marks import TriggerSet, mark_from_parts
 
@@ -72,11 +73,11 @@ class Minted:
     name: str
     mark: TriggerSet = field(repr=False)
 
-    def save(self, path: Path) -> None:
-        """Write the file, readable by its owner alone."""
+    def save(self, path: Path, force: bool = False) -> None:
+        """Write the file, readable by its owner alone; raises as `output.write_new` does."""
         about = {"format": FORMAT, "name": self.name, "kind": self.mark.kind, "spec": self.mark.spec()}
         tensors = {name: tensor.contiguous() for name, tensor in self.mark.tensors().items()}
-        write_atomic(path, save(tensors, {"earmark-mark": canonical_json(about).decode()}), mode=0o600)
+        write_new(path, save(tensors, {"earmark-mark": canonical_json(about).decode()}), force, mode=0o600)
 
     @classmethod
     def open(cls, path: Path) -> Minted:
@@ -110,6 +111,6 @@ def _about(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["earmark-mark"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} holds no mark; give the file that `earmark mint` wrote") from error
     return about if isinstance(about, dict) else {}

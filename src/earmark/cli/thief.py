@@ -53,14 +53,15 @@ def attack(
     images = open_data(data)
     if name in ATTACKS:
         removal = _removal(name, sets, out, seed)
-        out = new_file(out, force, ".safetensors")
-        value = _removed(removal, _victim(model, stolen, model_set, images), images, out, seed)
+        out = new_file(out, force, ".safetensors", again=beside(out).exists())
+        value = _removed(removal, _victim(model, stolen, model_set, images), images, out, seed, force)
         found = f"{100 * value['val_acc']:.2f} % of the test images right"
     else:
         made: Forger = Form.of(f"settings of {name}", FORGERIES[name]).fill(sets, lambda **v: forger(name, **v))
         value = _forged(made, _victim(model, stolen, model_set, images), images, out, seed)
         found = "a forged claim and its evidence"
     show(as_json, {"attack": name, **value}, f"{out}: {found}")
+    beside(out).unlink(missing_ok=True)
 
 
 def _victim(name: str, weights: Path, arguments: list[str] | None, data: Data) -> nn.Module:
@@ -89,16 +90,16 @@ def _overwriting(sets: list[str] | None, out: Path, seed: int) -> Remove:
     return Form("settings of overwrite", types).fill(sets, overwrite)
 
 
-def _removed(removal: Remove, stolen: nn.Module, data: Data, out: Path, seed: int) -> dict[str, Any]:
+def _removed(removal: Remove, stolen: nn.Module, data: Data, out: Path, seed: int, force: bool) -> dict[str, Any]:
     attacked = removal(stolen, data, rng(seed))
-    save_network(out, attacked)
-    beside(out).unlink(missing_ok=True)
-    return {
+    facts = {
         "out": str(out),
         "digest": model_digest(attacked),
         "val_acc_before": accuracy(stolen, data.test),
         "val_acc": accuracy(attacked, data.test),
     }
+    save_network(out, attacked, force)
+    return facts
 
 
 def _forged(forge: Forger, stolen: nn.Module, data: Data, out: Path, seed: int) -> dict[str, Any]:

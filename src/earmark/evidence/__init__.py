@@ -12,7 +12,7 @@
 
 from earmark.evidence.arbitrate import Case, Outcome, arbitrate
 from earmark.evidence.bundle import Bundle
-from earmark.evidence.claim import Claim, Parameters
+from earmark.evidence.claim import Claim, Parameters, check_text
 from earmark.evidence.commit import claim_of, commit
 from earmark.evidence.judge import judge
 from earmark.evidence.kinds import KINDS, Kind
@@ -27,6 +27,7 @@ __all__ = [
     "Outcome",
     "Parameters",
     "arbitrate",
+    "check_text",
     "claim_of",
     "commit",
     "judge",

@@ -115,13 +115,11 @@ class Bundle:
         """The bundle in a folder that holds exactly its two files; no name in a file is ever used as a path.
 
         Raises:
-            BadInput: no such folder, a file too many or too few, a link, or as `from_parts`.
+            BadInput: no such folder, one that cannot be listed, a file too many or too few, a link, or as `from_parts`.
             Tampered: as `from_parts`, naming the file.
         """
         folder = Path(path)
-        if folder.is_symlink() or not folder.is_dir():
-            raise BadInput(f"{folder} is no folder; give the evidence folder itself, not a link to it")
-        found = sorted(entry.name for entry in folder.iterdir())
+        found = _listed(folder)
         if found != [EVIDENCE, TENSORS]:
             raise BadInput(
                 f"{folder} holds {', '.join(found[:5]) or 'nothing'}; expected only {EVIDENCE} and {TENSORS}"
@@ -149,6 +147,16 @@ class Bundle:
     def mark_digest(self) -> str:
         """The salted digest of the mark, as the claim states it."""
         return salted_digest(self.mark, self.salt)
+
+
+def _listed(folder: Path) -> list[str]:
+    """The names in a folder that is no link, sorted."""
+    try:
+        if folder.is_symlink() or not folder.is_dir():
+            raise BadInput(f"{folder} is no folder; give the evidence folder itself, not a link to it")
+        return sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"cannot read the folder {folder}: {error.strerror}; make it readable") from error
 
 
 def salted_digest(mark: Mark, salt: bytes) -> str:

@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from earmark.errors import BadInput, Tampered
 from earmark.evidence.wire import Record, parse, read_regular, render, validated
 from earmark.files import canonical_json
 from earmark.keys import OwnerKey, verify_signature
 
-__all__ = ["CLAIM_LIMIT", "FORMAT", "Claim", "NullRecord", "Parameters", "known_format", "rfc3339"]
+__all__ = ["CLAIM_LIMIT", "FORMAT", "Claim", "NullRecord", "Parameters", "check_text", "known_format", "rfc3339"]
 
 FORMAT = 1
 CLAIM_LIMIT = 1 << 18
@@ -47,7 +47,8 @@ def _encoded(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+TEXT_LIMIT = 200
+Text = Annotated[str, Field(min_length=1, max_length=TEXT_LIMIT), AfterValidator(_printable)]
 Words = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(_printable)]
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Hex64 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
@@ -165,6 +166,21 @@ class Claim(Record):
     def claimed_time(self) -> datetime:
         """`time` as an aware datetime: what the owner says, no more."""
         return datetime.fromisoformat(self.time)
+
+
+def check_text(what: str, text: str) -> str:
+    """`text`, if a claim can carry it: what a mark, an owner or a scheme may be called.
+
+    >>> check_text("the mark's name", "spring")
+    'spring'
+
+    Raises:
+        BadInput: nothing, more than 200 characters, or some that cannot be printed (tabs, halves of surrogate pairs).
+    """
+    try:
+        return TypeAdapter(Text).validate_python(text)
+    except ValidationError as error:
+        raise BadInput(f"{what}: expected 1 to {TEXT_LIMIT} printable characters, got {text[:40]!a}") from error
 
 
 def known_format(fields: dict[str, Any], name: str) -> None:

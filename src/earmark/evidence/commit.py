@@ -6,7 +6,7 @@ import base64
 import glob
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -14,9 +14,9 @@ from typing import TypeAlias
 from torch import nn
 
 from earmark.core import Mark
-from earmark.errors import BadInput
-from earmark.evidence.bundle import Bundle
-from earmark.evidence.claim import Claim, rfc3339
+from earmark.errors import BadInput, Tampered
+from earmark.evidence.bundle import Bundle, salted_digest
+from earmark.evidence.claim import Claim, check_text, rfc3339
 from earmark.evidence.judge import minting_fault
 from earmark.evidence.kinds import parameters_of
 from earmark.files import model_digest, write_atomic
@@ -50,7 +50,9 @@ def commit(
     """Write `out/claim.json`, to be published before the model is, and `out/evidence/`, to be kept secret.
 
     The folder is put together under another name and renamed, so that `out` is whole or not there at all. What a killed
-    process left of an earlier attempt at the same `out`, an opened key among it, is removed first.
+    process left of an earlier attempt at the same `out`, an opened key among it, is removed first. If `out` holds this
+    very commitment already, which happens where a process was killed after it had written it, that one stands: its
+    time and its salt are the earlier ones.
 
     Args:
         owner: the key that signs.
@@ -61,7 +63,7 @@ def commit(
         host: the model before marking; None where the marked one was trained from scratch.
         marked: the model that is going to be released.
         scheme: the scheme that embedded the mark.
-        out: a folder that does not exist yet, or is empty.
+        out: a folder that does not exist yet, is empty, or holds this very commitment.
         time: when; now unless given.
         owner_name: the name shown to people; the key's fingerprint unless given.
         alpha: the error probability that the owner agrees to be held to; a judge may ask for less, never for more.
@@ -74,6 +76,9 @@ def commit(
     Raises:
         BadInput: `out` is in use or not writable, a mark that its key does not mint, or a name that does not fit.
     """
+    shown = owner.fingerprint if owner_name is None else owner_name
+    for what, text in (("the mark's name", name), ("the owner's name", shown), ("the scheme's name", scheme)):
+        check_text(what, text)
     if check and mark_key.owner != owner.public:
         raise BadInput("no judge would accept this mark: its key is not of this owner; mint with owner.mark_key(name)")
     if check and (fault := minting_fault(mark, mark_key)):
@@ -82,7 +87,7 @@ def commit(
     claim = claim_of(
         owner, bundle, host=host, marked=marked, time=time, owner_name=owner_name, alpha=alpha, stamp=stamp
     )
-    return _write(claim, bundle, Path(out))
+    return _write(claim, bundle, Path(out), DRAWN if time is None else DRAWN - {"time"})
 
 
 def claim_of(
@@ -117,7 +122,25 @@ def claim_of(
     return Claim.sign(owner, {**fields, "timestamp": base64.b64encode(stamp(claim.stamped_bytes())).decode()})
 
 
-def _write(claim: Claim, bundle: Bundle, out: Path) -> tuple[Path, Path]:
+DRAWN = frozenset({"mark_digest", "evidence_digest", "time", "timestamp", "signature"})
+"""The fields of a claim that differ between two commitments to the same: they depend on the salt and the clock."""
+
+
+def _stands(out: Path, claim: Claim, bundle: Bundle, drawn: Set[str]) -> bool:
+    """Whether `out` holds a whole commitment that differs in the `drawn` fields alone, stamped if this one is."""
+    try:
+        there, opened = Claim.read(out / CLAIM), Bundle.read(out / EVIDENCE_FOLDER)
+    except (BadInput, Tampered):
+        return False
+    same = there.model_dump(exclude=set(drawn)) == claim.model_dump(exclude=set(drawn))
+    bound = (there.mark_digest, there.evidence_digest) == (opened.mark_digest, opened.digest)
+    marked = salted_digest(opened.mark, bundle.salt) == bundle.mark_digest and opened.secret == bundle.secret
+    return same and bound and marked and (claim.timestamp is None or there.timestamp is not None)
+
+
+def _write(claim: Claim, bundle: Bundle, out: Path, drawn: Set[str]) -> tuple[Path, Path]:
+    if not out.is_symlink() and _stands(out, claim, bundle, drawn):
+        return out / CLAIM, out / EVIDENCE_FOLDER
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise BadInput(f"{out} is there already, and a commitment is never overwritten; give a new folder")
     prefix = f".{out.name}.uncommitted-"
