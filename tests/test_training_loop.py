@@ -323,6 +323,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
+@pytest.mark.parametrize("kind", [CrossEntropy, TotalWeightLoss, PenultimateFeatureLoss, SoftmaxLoss, Distillation])
+@pytest.mark.parametrize("weight", [-1, -1e-9, float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_no_term_can_have_is_refused(kind: type[Term], weight: float) -> None:
+    with pytest.raises(BadInput, match=rf"the weight of {kind().name} is a finite number, 0 or more, got {weight}"):
+        kind(weight=weight)  # type: ignore[call-arg]
+
+
 def test_mistakes_are_named() -> None:
     net, data = seeded(TinyNet), blobs(32)
     with pytest.raises(BadInput, match=r"13 triggers per batch.*there are 12"):
@@ -380,6 +387,11 @@ def test_more_mistakes_are_named() -> None:
         fit(net, data, (CrossEntropy(),), FAST.but(precision="fp8"), rng(0))
     with pytest.raises(BadInput, match="'gpu'"):
         fit(net, data, (CrossEntropy(),), FAST.but(device="gpu"), rng(0))
+    for device in ("cpu:3", "meta", "hpu", "cpu:-1", ""):
+        with pytest.raises(BadInput, match=rf"device '{device}' is not to be had here"):
+            fit(net, data, (CrossEntropy(),), FAST.but(device=device), rng(0))
+    with pytest.raises(BadInput, match=r"precision 'transformer-engine' is not to be had here \([^\n]*\); give"):
+        fit(net, data, (CrossEntropy(),), FAST.but(precision="transformer-engine"), rng(0))
     with pytest.raises(BadInput, match="milestones"):
         Settings(milestones=(5, 2))
     gap = data.subset((data.labels != 1).nonzero().flatten())

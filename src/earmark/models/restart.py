@@ -10,7 +10,7 @@ from torch import nn
 
 from earmark.models.modes import device_of
 
-__all__ = ["built", "reinitialised"]
+__all__ = ["built", "redraw_residual", "reinitialised"]
 
 
 def reinitialised(model: nn.Module, rng: torch.Generator) -> nn.Module:
@@ -36,6 +36,18 @@ def built(build: Callable[[], nn.Module], rng: torch.Generator) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return build()
+
+
+def redraw_residual(network: nn.Module) -> None:
+    """Draw the parameters of a residual network anew, from the global generator.
+
+    Convolutions from Kaiming-normal (fan out; He et al. 2015), all other layers as PyTorch does.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, (nn.BatchNorm2d, nn.Linear)):
+            module.reset_parameters()
 
 
 def _reset(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from earmark.errors import BadInput
+from earmark.models.restart import redraw_residual
 
 __all__ = ["WideResNet"]
 
@@ -62,11 +63,7 @@ class WideResNet(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew from the global generator."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, (nn.BatchNorm2d, nn.Linear)):
-                module.reset_parameters()
+        redraw_residual(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W), as the input layer wants them, to logits (N, K)."""

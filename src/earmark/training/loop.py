@@ -220,5 +220,6 @@ def _fabric(settings: Settings) -> Fabric:
     devices = [device.index] if ":" in str(device) else 1
     try:
         return Fabric(accelerator=device.type, devices=devices, precision=settings.precision)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise BadInput(f"precision {settings.precision!r} is not to be had here ({error}); give 32-true") from error
+    except (ValueError, ImportError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise BadInput(f"precision {settings.precision!r} is not to be had here ({said}); give 32-true") from error

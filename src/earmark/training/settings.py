@@ -111,11 +111,20 @@ class Settings:
         return float(self.lr * self.decay ** sum(epoch >= milestone for milestone in self.milestones))
 
     def torch_device(self) -> torch.device:
-        """The device that `device` names on this machine."""
+        """The device that `device` names on this machine.
+
+        Raises:
+            BadInput: no such device here, or none that a model can be trained on.
+        """
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device == "cpu":
+            return torch.device("cpu")
         try:
-            torch.empty(0, device=self.device)
+            device = torch.device(self.device)
+            if device.type not in ("cuda", "mps"):
+                raise RuntimeError(f"{device} is no accelerator")
+            torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise BadInput(f"device {self.device!r} is not to be had here; give auto, cpu, cuda or cuda:0") from error
-        return torch.device(self.device)
+        return device

@@ -5,6 +5,7 @@ Constants and reductions are those of Hua & Teoh 2023 and its released code (Sec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from earmark.errors import BadInput
 from earmark.models import Reading
 
 __all__ = ["CrossEntropy", "Distillation", "PenultimateFeatureLoss", "SoftmaxLoss", "Step", "Term", "TotalWeightLoss"]
@@ -62,8 +64,23 @@ class Term(Protocol):
     def __call__(self, step: Step) -> Tensor: ...
 
 
+class _Weighted:
+    """What the terms below share: a weight that only a finite number, 0 or more, can be."""
+
+    def __post_init__(self: Term) -> None:
+        if not 0 <= self.weight < math.inf:
+            raise BadInput(f"the weight of {self.name} is a finite number, 0 or more, got {self.weight}")
+
+
+def _divergence(step: Step, temperature: float = 1.0) -> Tensor:
+    """KL(softmax(host_i / T) || softmax(model_i / T)) in nats, mean over the training images of the batch."""
+    model = F.log_softmax(step.logits[: step.clean].float() / temperature, dim=1)
+    host = F.log_softmax(step.host_reading().logits / temperature, dim=1)
+    return F.kl_div(model, host, reduction="batchmean", log_target=True)
+
+
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(_Weighted):
     """Mean cross entropy (nats) over the joined batch ("all"), its training images ("clean") or its triggers."""
 
     on: Literal["all", "clean", "triggers"] = "all"
@@ -84,7 +101,7 @@ class CrossEntropy:
 
 
 @dataclass(frozen=True)
-class TotalWeightLoss:
+class TotalWeightLoss(_Weighted):
     """TWL = ||W - W_start||_2^2, summed over all parameters (eq. 3); the paper's alpha is the weight."""
 
     weight: float = 0.01
@@ -98,7 +115,7 @@ class TotalWeightLoss:
 
 
 @dataclass(frozen=True)
-class PenultimateFeatureLoss:
+class PenultimateFeatureLoss(_Weighted):
     """PFL = (1 / B) sum_i ||z_i - z_i,host||_2^2 over the training images of the batch (eq. 6); beta is the weight."""
 
     weight: float = 0.01
@@ -112,7 +129,7 @@ class PenultimateFeatureLoss:
 
 
 @dataclass(frozen=True)
-class SoftmaxLoss:
+class SoftmaxLoss(_Weighted):
     """SPL = mean_i KL(softmax(host_i) || softmax(model_i)) in nats over the training images (eq. 7); weight gamma."""
 
     weight: float = 1000.0
@@ -121,13 +138,11 @@ class SoftmaxLoss:
     name = "spl"
 
     def __call__(self, step: Step) -> Tensor:
-        model = F.log_softmax(step.logits[: step.clean].float(), dim=1)
-        host = F.log_softmax(step.host_reading().logits, dim=1)
-        return F.kl_div(model, host, reduction="batchmean", log_target=True)
+        return _divergence(step)
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(_Weighted):
     """T^2 KL(softmax(host / T) || softmax(model / T)), mean over the training images (Hinton et al. 2015)."""
 
     temperature: float = 3.0
@@ -137,6 +152,4 @@ class Distillation:
     name = "distillation"
 
     def __call__(self, step: Step) -> Tensor:
-        model = F.log_softmax(step.logits[: step.clean].float() / self.temperature, dim=1)
-        host = F.log_softmax(step.host_reading().logits / self.temperature, dim=1)
-        return self.temperature**2 * F.kl_div(model, host, reduction="batchmean", log_target=True)
+        return self.temperature**2 * _divergence(step, self.temperature)
