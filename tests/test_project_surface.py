@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 import earmark
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("matplotlib", "jinja2", "transformers", "onnx", "onnxruntime", "httpx")
+HEAVY = ("matplotlib", "jinja2", "lightning_fabric", "sklearn", "transformers", "onnx", "onnxruntime", "httpx")
 SURFACE = {
     "Data",
     "DeepFidelity",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from earmark.core import Data, Images
 from earmark.data.splits import split
@@ -20,6 +19,8 @@ def digits() -> Data:
     >>> digits().shape
     (1, 8, 8)
     """
+    from sklearn.datasets import load_digits  # takes longer than all of earmark, so only where it is asked for
+
     bunch = load_digits()
     pixels = (bunch.images.astype(np.int64) * 255 + 8) // 16
     images = torch.from_numpy(pixels.astype(np.uint8))[:, None]

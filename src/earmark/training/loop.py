@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from earmark.core import Images
@@ -25,6 +25,9 @@ from earmark.training.run import Run
 from earmark.training.settings import Augment, History, Record, Settings
 from earmark.training.terms import Term
 from earmark.training.trainable import Trainable, all_layers
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["fit"]
 
@@ -216,6 +219,8 @@ def _only(model: nn.Module, names: set[str], settings: Settings) -> Iterator[Non
 
 
 def _fabric(settings: Settings) -> Fabric:
+    from lightning_fabric import Fabric  # takes longer than all of earmark, so only where something is trained
+
     device = settings.torch_device()
     devices = [device.index] if ":" in str(device) else 1
     try:

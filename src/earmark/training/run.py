@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from earmark.core import Images
@@ -16,6 +15,9 @@ from earmark.training.evaluate import read_all
 from earmark.training.feed import Batch, Feed, mix
 from earmark.training.settings import Settings
 from earmark.training.terms import Step
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["Run"]
 
