@@ -142,6 +142,14 @@ def test_c_code_and_child_processes_do_not_reach_standard_output_either(folder: 
     assert {"built", "asked", "child", "direct"} <= set(found.stderr.split())
 
 
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_stream_changes_no_status(folder: Path, closed: str) -> None:
+    program = [sys.executable, "-c", "from earmark.cli import app; app()", *words(folder, f"{VERIFY} --json", "Loud")]
+    found = subprocess.run(["sh", "-c", f'exec "$@" {closed}>&-', "sh", *program], capture_output=True, check=False)
+    assert found.returncode == 1
+    assert b"Traceback" not in found.stderr
+
+
 @pytest.mark.filterwarnings("default")
 def test_a_warning_is_one_line_after_a_result_and_none_beside_an_error(folder: Path) -> None:
     found = run(folder, VERIFY, "Warning_")

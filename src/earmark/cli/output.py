@@ -35,7 +35,8 @@ MADE: Final[ContextVar[list[Path] | None]] = ContextVar("MADE", default=None)
 def own_output() -> Iterator[None]:
     """Keep standard output for `show`: what anything else prints, the user's own code say, goes to standard error."""
     with ExitStack() as after:
-        result = after.enter_context(_diverted()) if sys.stdout is sys.__stdout__ else sys.stdout
+        ours = (sys.stdout, sys.stderr) == (sys.__stdout__, sys.__stderr__) and None not in (sys.stdout, sys.stderr)
+        result = after.enter_context(_diverted()) if ours else sys.stdout  # replaced, or closed by the caller
         after.callback(OUTPUT.reset, OUTPUT.set(result))
         after.enter_context(redirect_stdout(sys.stderr))
         yield
