@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from earmark.training import (
     Checkpoint,
     CrossEntropy,
     Distillation,
+    History,
     PenultimateFeatureLoss,
     Settings,
     SoftmaxLoss,
@@ -38,6 +40,7 @@ from earmark.training import (
     train_host,
     trunk_only,
 )
+from earmark.training.run import Run
 
 FAST = Settings(epochs=2, batch_size=16, lr=1e-2, triggers_per_batch=4)
 
@@ -271,6 +274,53 @@ def test_a_run_killed_at_any_moment_ends_with_the_digest_of_an_unbroken_one(tmp_
     assert kills == 3
     resumed, _ = _run(broken, "fast").communicate(timeout=120)
     assert resumed == unbroken
+
+
+@pytest.mark.parametrize(("batchnorm", "optimizer"), [("frozen", "adam"), ("train", "adam"), ("train", "sgd")])
+@pytest.mark.parametrize(("seconds", "survived"), [(0.0, 1), (3600.0, 7)])
+def test_a_run_broken_off_again_and_again_ends_bit_for_bit_as_an_unbroken_one(
+    batchnorm: Literal["frozen", "train"], optimizer: Literal["adam", "sgd"], seconds: float, survived: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With all that a run carries along: moments, rates, dropout, the best state so far, the stop, the start of TWL.
+
+    Each attempt ends after `survived` steps of 5 in an epoch: 1, each of them saved, or 7, only the last one saved.
+    """
+    settings = Settings(epochs=9, batch_size=8, lr=2e-2, optimizer=optimizer, batchnorm=batchnorm, milestones=(2, 4))
+    terms, middle = (CrossEntropy(), SoftmaxLoss(1.0), TotalWeightLoss(0.1)), 0.0
+
+    def attempt(checkpoint: Checkpoint | None = None) -> tuple[dict[str, Tensor], History]:
+        net, host = seeded(_Dropping), seeded(TinyNet, seed=1)
+        history = fit(net, blobs(40), terms, settings, rng(0), triggers=triggers(), host=host, checkpoint=checkpoint,
+                      augment=CropFlip(1), monitor=lambda model: {"size": float(_flat(model).square().sum())},
+                      until=lambda history: len(history) == 6,
+                      prefer=lambda record: -abs(record["size"] - middle))  # fmt: skip
+        return net.state_dict(), history
+
+    middle = attempt()[1][2]["size"]
+    unbroken, told = attempt()
+    sizes = [record["size"] for record in told]
+    assert (len(sizes), sizes.index(middle)) == (6, 2)
+    left, step = itertools.cycle([*[True] * survived, False]), Run.step
+    monkeypatch.setattr(Run, "step", lambda *case: step(*case) if next(left) else _killed())
+    kills = 0
+    while kills < 40:
+        try:
+            state, history = attempt(Checkpoint(tmp_path / "run.safetensors", seconds))
+            break
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills >= 4
+    assert history == told
+    assert all(torch.equal(value, state[name]) for name, value in unbroken.items())
+
+
+def _flat(model: nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def _killed() -> Tensor:
+    raise KeyboardInterrupt
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
