@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from earmark.attacks import ATTACKS, FORGERIES
 from earmark.cli import app
-from earmark.cli.secrets import password
+from earmark.cli.secrets import Minted, password
 from earmark.data import digits
+from earmark.errors import BadInput
 from earmark.files import load_tensors, read_json, save_tensors
 from earmark.models import PlainCNN
 from earmark.training.run import Run
@@ -479,3 +480,12 @@ def test_no_secret_was_ever_said(desk: Desk) -> None:
     assert len(desk.said) > 40
     for secret in (PASSWORD, evidence["mark_key"], evidence["salt"]):
         assert secret not in said
+
+
+@pytest.mark.parametrize(
+    "about", ["[" * 100_000, "[]", "{}", "null", '{"format": 1}', '{"format": 1, "kind": [], "spec": 7}']
+)
+def test_a_mark_that_does_not_say_what_it_is_is_refused_in_one_line(tmp_path: Path, about: str) -> None:
+    save_tensors(tmp_path / "odd.safetensors", {"images": torch.zeros(1)}, {"earmark-mark": about})
+    with pytest.raises(BadInput, match=r"odd\.safetensors"):
+        Minted.open(tmp_path / "odd.safetensors")
