@@ -380,3 +380,5 @@ def test_unknown_data_suggests_the_nearest_kind() -> None:
     for text in ("idx", "idx:"):
         with pytest.raises(BadInput, match="idx:PATH"):
             open_data(text)
+    with pytest.raises(BadInput, match="digits come with the library"):
+        open_data("digits:foo")

@@ -70,6 +70,21 @@ def test_one_step_of_plain_sgd_is_the_gradient_step() -> None:
         torch.testing.assert_close(net.get_parameter(name), expected.detach(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("clip", [0.05, 1e6])
+def test_a_long_gradient_is_scaled_down_to_the_limit_and_a_short_one_is_left(clip: float) -> None:
+    """Oracle: one step of plain SGD moves all parameters together by lr * min(norm of the gradient, clip)."""
+    settings = Settings(epochs=1, batch_size=16, triggers_per_batch=0, optimizer="sgd", momentum=0.0, lr=0.1)
+    moved = {}
+    for limit in (None, clip):
+        net = seeded(TinyNet, seed=2)
+        before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+        fit(net, blobs(16), (CrossEntropy(),), settings.but(clip=limit), rng(0))
+        moved[limit] = torch.cat([(p.detach() - before[name]).flatten() for name, p in net.named_parameters()])
+    free = float(moved[None].norm()) / settings.lr
+    assert free > 0.05
+    torch.testing.assert_close(moved[clip], moved[None] * min(1.0, clip / free), rtol=1e-4, atol=1e-7)
+
+
 @pytest.mark.parametrize("term", [CrossEntropy("clean"), CrossEntropy("triggers"), TotalWeightLoss(5.0),
                                   PenultimateFeatureLoss(0.5), SoftmaxLoss(2.0), Distillation()])  # fmt: skip
 def test_every_term_changes_what_is_learned(term: Term) -> None:

@@ -28,6 +28,8 @@ def open_data(source: str) -> Data:
     kind, colon, path = source.partition(":")
     if source == "digits":
         return digits()
+    if kind == "digits":
+        raise BadInput(f"digits come with the library and take no path, got {source!r}; give digits alone")
     if kind not in _READERS:
         raise unknown_name("data", kind, [*_READERS, "digits"])
     if not colon or not path:

@@ -189,7 +189,9 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
 
     say("A forger optimises triggers on the released model, without changing it")
     forged = AdversarialTriggers(pose_as=Noise(count=count)).forge(marked, data, rng(seed + 4))
-    court.file(FORGER, _commit(out, FORGER, OwnerKey.generate(), forged.mark, forged.key, marked, check=False))
+    court.file(
+        FORGER, _commit(out, FORGER, forged.owner, forged.mark, forged.key, marked, name=forged.name, check=False)
+    )
 
     say("Somebody innocent trains a model of his own")
     innocent = train_host(_network(data, seed + 5), data, rng(seed + 5), HOST.but(epochs=12, milestones=(8,)))
@@ -218,6 +220,7 @@ def _commit(
     key: MarkKey,
     marked: nn.Module,
     host: nn.Module | None = None,
+    name: str = NAME,
     check: bool = True,
 ) -> tuple[Path, Path]:
     """The claim and the evidence of one claimant, in a folder of his name; a forger has to leave out the check."""
@@ -225,7 +228,7 @@ def _commit(
         signer,
         mark,
         key,
-        name=NAME,
+        name=name,
         host=host,
         marked=marked,
         scheme="deep-fidelity",

@@ -61,6 +61,10 @@ class Run:
         values = torch.stack([term(seen) for term in self.terms])
         self.optimizer.zero_grad(set_to_none=True)
         self._fabric.backward((self._weights * values).sum())
+        if self.settings.clip is not None:
+            self._fabric.clip_gradients(
+                self._wrapped, self._stepper, max_norm=self.settings.clip, error_if_nonfinite=False
+            )
         self._stepper.step()
         return values.detach()
 

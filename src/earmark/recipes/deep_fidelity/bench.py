@@ -95,7 +95,7 @@ class Bench:
         if row.method == "polytope":
             given["shape"] = self.setting.polytope
         from_scratch = row.method in ("scratch", "fixll+scratch", "polytope")
-        settings = self.effort.scratch if from_scratch else self.effort.embed
+        settings = self.effort.own.get(row.method, self.effort.scratch if from_scratch else self.effort.embed)
         if row.m is not None:
             settings = settings.but(triggers_per_batch=min(row.m, self.effort.triggers))
         early = self.effort.patience is not None and not from_scratch and not row.curves
@@ -104,7 +104,7 @@ class Bench:
             augment=self.augment,
             enough=1.0 if early else None,
             patience=self.effort.patience or 0,
-            select="best" if self.effort.patience is None else "last",
+            select=self.effort.select,
             watch=self.effort.watch,
             checkpoint=self._checkpoint(row.slug),
             measures=self._curves() if row.curves else {},
