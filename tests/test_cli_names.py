@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -117,6 +118,19 @@ def test_an_interrupt_says_that_work_is_not_lost(signal: type[BaseException], mo
     found = run("train", *PATHS)
     assert found.exit_code == INTERRUPTED
     assert found.stderr == "earmark: interrupted; a long command goes on where it was when it is started again\n"
+
+
+@pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])
+def test_a_full_memory_is_one_line(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: str) -> None:
+        raise kind("tried to allocate 9 GiB")
+
+    monkeypatch.setattr("earmark.cli.owner.open_data", full)
+    found = run("train", *PATHS)
+    assert found.exit_code == BAD_INPUT
+    assert found.stderr.count("\n") == 1
+    assert "tried to allocate 9 GiB" in found.stderr
+    assert "lower the batch size" in found.stderr
 
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -395,6 +395,12 @@ def test_a_weight_that_no_term_can_have_is_refused(kind: type[Term], weight: flo
         kind(weight=weight)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf")])
+def test_a_temperature_that_no_softmax_can_have_is_refused(temperature: float) -> None:
+    with pytest.raises(BadInput, match="the temperature of distillation is a finite number above 0"):
+        Distillation(temperature=temperature)
+
+
 def test_mistakes_are_named() -> None:
     net, data = seeded(TinyNet), blobs(32)
     with pytest.raises(BadInput, match=r"13 triggers per batch.*there are 12"):

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn, cast, final
 
+import torch
 import typer
 from typer.core import TyperCommand, TyperGroup
 
@@ -19,6 +20,9 @@ __all__ = ["BAD_INPUT", "CRASHED", "INTERRUPTED", "Command", "Commands", "exampl
 BAD_INPUT, CRASHED, INTERRUPTED = 2, 70, 130
 UsageFault = cast(type[Exception], typer.BadParameter.__mro__[2])
 """The base of all usage errors, reached by the one name that releases of Typer with and without click share."""
+
+Memory = (MemoryError, torch.OutOfMemoryError)
+"""What says that the machine is too small for what it was asked."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ class Commands(TyperGroup):
         with warnings.catch_warnings(record=True) as warned:
             try:
                 status = super().main(arguments, *rest, **extra)
-            except (EarmarkError, OSError, UsageFault, typer.Abort, KeyboardInterrupt, SystemExit) as error:
+            except (EarmarkError, OSError, *Memory, UsageFault, typer.Abort, KeyboardInterrupt, SystemExit) as error:
                 status = _reported(error)
             except Exception:
                 log.exception("earmark failed; this is a bug")
@@ -76,6 +80,8 @@ def _reported(error: BaseException) -> int:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, SystemExit):  # typer's own way out is another exception, so this is foreign code
         return f"the code of the model ended the program (sys.exit({error.code!r:.80})) before there was a result"
+    if isinstance(error, Memory):
+        return f"the memory of this machine is full ({str(error) or type(error).__name__}); lower the batch size"
     context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
     if option is not None and hasattr(error, "possibilities"):
         known = [name for parameter in context.command.params for name in parameter.opts] if context else []

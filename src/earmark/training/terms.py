@@ -151,5 +151,10 @@ class Distillation(_Weighted):
     needs_triggers = False
     name = "distillation"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.temperature < math.inf:
+            raise BadInput(f"the temperature of {self.name} is a finite number above 0, got {self.temperature}")
+
     def __call__(self, step: Step) -> Tensor:
         return self.temperature**2 * _divergence(step, self.temperature)
