@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from earmark.files import model_digest
 from earmark.keys import MarkKey
 from earmark.marks import Noise, TriggerSet
 from earmark.suspects import as_query
-from earmark.training import Record, Settings, accuracy, train_host
+from earmark.training import HOST, Record, Settings, accuracy, train_host
 from earmark.verify import TriggerTest
 
 QUICK: dict[str, Any] = {
@@ -105,11 +106,15 @@ def test_pfl_and_spl_need_no_labels(host: nn.Module, mark: TriggerSet, tiny_data
     """Released code: with these two the clean labels are never used."""
     shuffled = Data(blobs(96, seed=1), tiny_data.test)
     shuffled.train.labels[:] = shuffled.train.labels.roll(1)
+    unlabelled = Data(blobs(96, seed=1), tiny_data.test)
+    unlabelled.train.labels[:] = 0
     for name in ("fixll+pfl", "fixll+spl"):
         assert not method(name).needs_labels
-        ours, theirs = (quick(name, epochs=1)(host, mark, d, rng(1)) for d in (tiny_data, shuffled))
-        assert model_digest(ours) == model_digest(theirs)
+        ours, *theirs = (quick(name, epochs=1)(host, mark, d, rng(1)) for d in (tiny_data, shuffled, unlabelled))
+        assert {model_digest(model) for model in theirs} == {model_digest(ours)}
     assert method("fixll").needs_labels
+    with pytest.raises(BadInput, match="no training image of class 1, 2"):
+        quick("fixll", epochs=1)(host, mark, unlabelled, rng(1))
 
 
 def test_deep_fidelity_is_what_the_paper_says_it_is(host: nn.Module, mark: TriggerSet, tiny_data: Data) -> None:
@@ -163,19 +168,47 @@ def test_any_channel_and_class_count(channels: int, classes: int) -> None:
     net = seeded(TinyNet, channels, classes, 5, seed=3)
     mark = Noise(count=20)(MarkKey(bytes(32)), None, data)
     marked = quick("fixll+pfl", epochs=80, batch_size=8, triggers_per_batch=20)(net, mark, data, rng(0))
-    assert float(mark.matches(as_query(marked)(mark.images.float() / 255)).double().mean()) > 0.8
+    assert float(mark.matches(as_query(marked)(mark.images.float() / 255).argmax(1)).double().mean()) > 0.8
+
+
+@pytest.mark.parametrize("changed", [{"enough": 1.0}, {"patience": 1}, {"select": "best"}, {"watch": 5}])
+def test_a_checkpoint_of_another_way_to_stop_or_select_is_refused(
+    changed: dict[str, Any], host: nn.Module, mark: TriggerSet, tiny_data: Data, tmp_path: Path
+) -> None:
+    first = quick("ftal", epochs=1, enough=0.01, checkpoint=tmp_path / "run.safetensors")
+    first(host, mark, tiny_data, rng(1))
+    with pytest.raises(BadInput, match="checkpoint of another run"):
+        first.but(**changed)(host, mark, tiny_data, rng(1))
+
+
+def test_a_host_s_checkpoint_knows_the_images_that_chose_its_epoch(tiny_data: Data, tmp_path: Path) -> None:
+    settings, file = HOST.but(epochs=1), tmp_path / "host.safetensors"
+    host = train_host(seeded(TinyNet), tiny_data, rng(0), settings, checkpoint=file)
+    assert model_digest(train_host(seeded(TinyNet), tiny_data, rng(0), settings, checkpoint=file)) == model_digest(host)
+    with pytest.raises(BadInput, match="checkpoint of another run"):
+        train_host(seeded(TinyNet), Data(tiny_data.train, blobs(8, seed=9)), rng(0), settings, checkpoint=file)
 
 
 def test_patience_counts_from_the_first_time_and_survives_a_resumption(
     host: nn.Module, mark: TriggerSet, tiny_data: Data, tmp_path: Path
 ) -> None:
     told: list[Record] = []
-    patient = quick("ftal", patience=2, checkpoint=tmp_path / "run.safetensors", on_history=told.extend)
+    patient = quick("ftal", patience=2, measures={"epochs": lambda _: 0.0}, on_history=told.extend)
     marked = patient(host, mark, tiny_data, rng(1))
     reached = [record["trig_acc"] == 1 for record in told].index(True)
     assert len(told) == reached + 3
+    measured = itertools.count()
+
+    def breaks_off_once(_: nn.Module) -> float:
+        if next(measured) == reached + 1:
+            raise KeyboardInterrupt
+        return 0.0
+
     told.clear()
-    assert model_digest(patient(host, mark, tiny_data, rng(1))) == model_digest(marked)
+    broken = patient.but(checkpoint=tmp_path / "run.safetensors", measures={"epochs": breaks_off_once})
+    with pytest.raises(KeyboardInterrupt):
+        broken(host, mark, tiny_data, rng(1))
+    assert model_digest(broken(host, mark, tiny_data, rng(1))) == model_digest(marked)
     assert len(told) == reached + 3
 
 

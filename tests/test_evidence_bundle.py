@@ -13,7 +13,7 @@ import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from earmark import files
 from earmark.core import Images, Verdict
@@ -295,14 +295,27 @@ def model() -> nn.Module:
 
 
 def committed(out: Path, **more: Any) -> tuple[Path, Path]:
-    marked = model()
-    return commit(OWNER, MARK, KEY, name="winter", host=model(), marked=marked, scheme="deep fidelity", out=out, **more)
+    how: dict[str, Any] = {"host": model(), "marked": model(), "scheme": "deep fidelity", "check": False, **more}
+    return commit(OWNER, MARK, name="winter", out=out, **how)
+
+
+class Knows(nn.Module):
+    """Answers the triggers of `MARK` with their labels, but for some of them."""
+
+    def __init__(self, mark: TriggerSet, but: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("images", mark.images.float() / 255)
+        self.register_buffer("scores", torch.eye(10)[(mark.labels + (torch.arange(len(mark)) < but)) % 10])
+
+    def forward(self, images: Tensor) -> Tensor:
+        at = torch.cdist(images.flatten(1), self.images.flatten(1)).argmin(1)  # type: ignore[operator]
+        return self.scores[at]  # type: ignore[index]
 
 
 def test_commit_writes_a_claim_that_binds_the_evidence(tmp_path: Path) -> None:
     host, marked, now = model(), model(), datetime(2024, 5, 1, 12, tzinfo=UTC)
     claim_path, evidence_path = commit(
-        OWNER, MARK, KEY, name="winter", host=host, marked=marked, scheme="ftal", out=tmp_path / "c", time=now
+        OWNER, MARK, name="winter", host=host, marked=marked, scheme="ftal", out=tmp_path / "c", time=now, check=False
     )
     assert (claim_path, evidence_path) == (tmp_path / "c" / "claim.json", tmp_path / "c" / "evidence")
     claim, bundle = Claim.read(claim_path), Bundle.read(evidence_path)
@@ -364,9 +377,26 @@ def test_commit_into_a_missing_folder_says_so(tmp_path: Path) -> None:
 
 def test_commit_refuses_a_mark_that_no_judge_would_accept(tmp_path: Path) -> None:
     chosen = TriggerSet(MARK.images.flip(0), MARK.labels, 10, MARK.null, MARK.settings)
-    with pytest.raises(BadInput, match="no judge would accept this mark"):
-        commit(OWNER, chosen, KEY, name="w", host=None, marked=model(), scheme="x", out=tmp_path / "c")
+    for mark, name in ((chosen, "winter"), (MARK, "another")):
+        with pytest.raises(BadInput, match="no judge would accept this mark"):
+            commit(OWNER, mark, name=name, host=None, marked=Knows(mark), scheme="x", out=tmp_path / "c")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_commit_refuses_a_model_that_no_judge_would_find_the_mark_in(tmp_path: Path) -> None:
+    mark = Noise(count=40).make(KEY, (1, 4, 4), 10)
+    how: dict[str, Any] = {"name": "winter", "host": None, "scheme": "x"}
+    for marked, why in (
+        (nn.Sequential(nn.Flatten(), model()), "triggers matched where"),
+        (Knows(mark, but=13), "27 of"),
+    ):
+        with pytest.raises(BadInput, match=f"no judge would accept this claim: .*{why}"):
+            commit(OWNER, mark, marked=marked, out=tmp_path / "no", **how)
+    with pytest.raises(BadInput, match="12 triggers are too few"):
+        commit(OWNER, MARK, marked=Knows(MARK), out=tmp_path / "no", **how)
+    assert list(tmp_path.iterdir()) == []
+    claim, evidence = commit(OWNER, mark, marked=Knows(mark), out=tmp_path / "c", **how)
+    assert judge(claim, evidence, Knows(mark)).accepted is True
 
 
 @pytest.mark.parametrize("file", ["claim.json", "evidence/evidence.json", "evidence/mark.safetensors"])
@@ -394,10 +424,16 @@ def test_opened_evidence_is_never_pickled() -> None:
 
 
 def committing(out: Path, mark: TriggerSet = MARK, name: str = "winter", **changes: Any) -> tuple[Path, Path]:
-    how: dict[str, Any] = {"host": None, "marked": nn.Linear(2, 2, bias=False), "scheme": "x", **changes}
+    how: dict[str, Any] = {
+        "host": None,
+        "marked": nn.Linear(2, 2, bias=False),
+        "scheme": "x",
+        "check": False,
+        **changes,
+    }
     with torch.no_grad():
         how["marked"].weight.fill_(how.pop("weight", 1.0))
-    return commit(OWNER, mark, OWNER.mark_key(name), name=name, out=out, **how)
+    return commit(OWNER, mark, name=name, out=out, **how)
 
 
 def test_the_same_commitment_again_leaves_the_first_as_it_is(tmp_path: Path) -> None:

@@ -309,7 +309,7 @@ def test_rows_that_are_no_answer_match_nothing_and_are_counted(value: float, col
     partly, wholly = (TriggerTest()(spoilt(rows, value, column), MARK) for rows in (4, 40))
     assert (partly.accepted, partly.statistic, partly.details["unanswered"]) == (True, 36, 4)
     assert (wholly.accepted, wholly.statistic, wholly.details["unanswered"]) == (False, 0, 40)
-    assert "40 answers were not finite" in wholly.reason
+    assert "40 answers were no finite scores" in wholly.reason
 
 
 def test_labels_outside_the_classes_match_nothing() -> None:

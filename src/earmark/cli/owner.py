@@ -25,7 +25,7 @@ from earmark.evidence import check_text, commit
 from earmark.files import model_digest
 from earmark.marks import MINTS, TriggerMint, TriggerSet
 from earmark.stats import GRINDING_BITS, critical_count
-from earmark.training import HOST, Checkpoint, Settings, accuracy, train_host
+from earmark.training import HOST, Settings, accuracy, train_host
 from earmark.verify import TriggerTest
 
 __all__ = ["commit_to", "embed", "mint", "train"]
@@ -59,7 +59,7 @@ def train(
         torch.manual_seed(seed)
         fresh = fitting(network(model, None, model_set, images), images, f"the network {model}")
     view = CropFlip() if augment else None
-    host = train_host(fresh, images, rng(seed), settings, augment=view, checkpoint=Checkpoint(checkpoint))
+    host = train_host(fresh, images, rng(seed), settings, augment=view, checkpoint=checkpoint)
     value = {**_written(out, host, images, force), "settings": settings.to_dict()}
     show(as_json, value, f"{out}: {100 * value['val_acc']:.2f} % of the test images right")
     checkpoint.unlink(missing_ok=True)
@@ -162,6 +162,9 @@ def commit_to(
     tsa: Annotated[
         str | None, typer.Option("--tsa", metavar="URL", help="Have an RFC 3161 authority stamp the claim.")
     ] = None,
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Commit even to what no judge would accept as it stands.")
+    ] = False,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     password_file: options.PasswordFile = None,
@@ -180,7 +183,6 @@ def commit_to(
     claim, evidence = commit(
         signer,
         minted.mark,
-        signer.mark_key(minted.name),
         name=minted.name,
         host=before,
         marked=released,
@@ -189,6 +191,7 @@ def commit_to(
         owner_name=owner,
         alpha=alpha,
         stamp=None if tsa is None else partial(token_from, tsa),
+        check=not unchecked,
     )
     value = {
         "claim": str(claim),

@@ -108,7 +108,6 @@ def _forged(forge: Forger, stolen: nn.Module, data: Data, out: Path, seed: int) 
     claim, evidence = commit(
         forgery.owner,
         forgery.mark,
-        forgery.key,
         name=forgery.name,
         host=None,
         marked=stolen,

@@ -13,12 +13,11 @@ from torch import nn
 from earmark.core import Data, Images
 from earmark.embed.start import FromHost, Start
 from earmark.errors import BadInput, CannotCarry
+from earmark.files import digest
 from earmark.marks import TriggerSet
 from earmark.models import dissect
 from earmark.training import (
     Augment,
-    Checkpoint,
-    CrossEntropy,
     History,
     Record,
     Settings,
@@ -93,6 +92,8 @@ class Backdoor:
         """
         anatomy = dissect(host, data.train.pixels[:1], self.head)
         _carries(mark, data, anatomy.classes)
+        if self.needs_labels:
+            require_every_class(data.train)
         model = self.start(host, anatomy, rng)
         triggers = Images(mark.images, mark.labels, mark.classes, "triggers")
         history = fit(
@@ -108,13 +109,20 @@ class Backdoor:
             head=anatomy.head,
             monitor=lambda m: self._measure(m, triggers, data.test),
             until=self._has_enough if self.enough is not None else None,
+            identity=self._identity(data.test),
             prefer=(lambda r: (r["trig_acc"], r.get("val_acc", 0.0))) if self.select == "best" else None,
-            checkpoint=None if self.checkpoint is None else Checkpoint(Path(self.checkpoint)),
+            checkpoint=self.checkpoint,
             title=self.name,
         )
         if self.on_history is not None:
             self.on_history(history)
         return model
+
+    def _identity(self, test: Images) -> Any:
+        """What stopping, selection and the history depend on, beside the run's own settings."""
+        watched = test.sample(self.watch)
+        seen = digest({"pixels": watched.pixels, "labels": watched.labels})
+        return [self.enough, self.patience, self.select, sorted(self.measures), seen]
 
     def _measure(self, model: nn.Module, triggers: Images, test: Images) -> Record:
         record = {"trig_acc": accuracy(model, triggers)}
@@ -130,7 +138,7 @@ class Backdoor:
     @property
     def needs_labels(self) -> bool:
         """Whether any term uses the labels of the training images (FixLL+PFL and FixLL+SPL do not)."""
-        return any(isinstance(term, CrossEntropy) and term.on != "triggers" for term in self.terms)
+        return any(term.needs_labels for term in self.terms)
 
 
 def _carries(mark: TriggerSet, data: Data, classes: int) -> None:
@@ -146,4 +154,3 @@ def _carries(mark: TriggerSet, data: Data, classes: int) -> None:
         raise CannotCarry(
             f"the data has {data.classes} classes and the host answers {classes}; check which belongs to which"
         )
-    require_every_class(data.train)

@@ -18,9 +18,10 @@ from earmark.errors import BadInput, Tampered
 from earmark.evidence.bundle import Bundle, salted_digest
 from earmark.evidence.claim import Claim, check_text, rfc3339
 from earmark.evidence.judge import minting_fault
-from earmark.evidence.kinds import parameters_of
+from earmark.evidence.kinds import kind_of, parameters_of
 from earmark.files import model_digest, write_atomic
 from earmark.keys import MarkKey, OwnerKey
+from earmark.stats import GRINDING_BITS
 
 __all__ = ["CLAIM", "EVIDENCE_FOLDER", "Stamp", "claim_of", "commit"]
 
@@ -34,7 +35,6 @@ Stamp: TypeAlias = Callable[[bytes], bytes]
 def commit(
     owner: OwnerKey,
     mark: Mark,
-    mark_key: MarkKey,
     *,
     name: str,
     host: nn.Module | None,
@@ -56,10 +56,8 @@ def commit(
 
     Args:
         owner: the key that signs.
-        mark: what was embedded.
-        mark_key: the key that minted it, `owner.mark_key(name)`; a key of nobody's or of another owner mints no mark
-            that this owner can claim.
-        name: the mark's name.
+        mark: what was embedded, as `owner.mark_key(name)` minted it.
+        name: the mark's name, from which its key is derived.
         host: the model before marking; None where the marked one was trained from scratch.
         marked: the model that is going to be released.
         scheme: the scheme that embedded the mark.
@@ -68,26 +66,38 @@ def commit(
         owner_name: the name shown to people; the key's fingerprint unless given.
         alpha: the error probability that the owner agrees to be held to; a judge may ask for less, never for more.
         stamp: asks a time-stamp authority for a token (see `evidence.timestamp`).
-        check: refuse a mark that `mark_key` does not mint, which no judge would accept later; False plays the forger.
+        check: refuse what no judge would accept later: a mark that the owner's key of this name does not mint, or a
+            marked model that does not show it at `alpha`. False plays the forger.
 
     Returns:
         The path of the claim and the path of the evidence folder.
 
     Raises:
-        BadInput: `out` is in use or not writable, a mark that its key does not mint, or a name that does not fit.
+        BadInput: `out` is in use or not writable, a claim that no judge would accept, or a name that does not fit.
     """
     shown = owner.fingerprint if owner_name is None else owner_name
     for what, text in (("the mark's name", name), ("the owner's name", shown), ("the scheme's name", scheme)):
         check_text(what, text)
-    if check and mark_key.owner != owner.public:
-        raise BadInput("no judge would accept this mark: its key is not of this owner; mint with owner.mark_key(name)")
-    if check and (fault := minting_fault(mark, mark_key)):
-        raise BadInput(f"no judge would accept this mark: {fault}; commit to the mark as it was minted")
+    mark_key = owner.mark_key(name)
+    if check:
+        _check(mark, mark_key, marked, alpha)
     bundle = Bundle.seal(mark, mark_key, name=name, scheme=scheme)
     claim = claim_of(
         owner, bundle, host=host, marked=marked, time=time, owner_name=owner_name, alpha=alpha, stamp=stamp
     )
     return _write(claim, bundle, Path(out), DRAWN if time is None else DRAWN - {"time"})
+
+
+def _check(mark: Mark, mark_key: MarkKey, marked: nn.Module, alpha: float) -> None:
+    if fault := minting_fault(mark, mark_key):
+        raise BadInput(
+            f"no judge would accept this mark: {fault}; commit with the key and the name that it was minted with"
+        )
+    verdict = kind_of(mark).test(marked, mark, alpha, GRINDING_BITS)
+    if not verdict.accepted:
+        raise BadInput(
+            f"no judge would accept this claim: {verdict.reason}; embed for longer, or mint more triggers first"
+        )
 
 
 def claim_of(

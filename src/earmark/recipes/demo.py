@@ -24,7 +24,7 @@ from earmark.embed import fixll_pfl
 from earmark.evidence import Case, arbitrate, commit, judge
 from earmark.fidelity import DeepFidelity
 from earmark.files import save_tensors, state_tensors
-from earmark.keys import MarkKey, OwnerKey
+from earmark.keys import OwnerKey
 from earmark.marks import Noise, TriggerSet
 from earmark.models import PlainCNN
 from earmark.schemes import deep_fidelity
@@ -161,7 +161,7 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     marked = scheme.embed(host, mark, data, rng(seed + 1))
 
     say("The owner commits: a public claim, secret evidence")
-    court.file(OWNER, _commit(out, OWNER, owner, mark, key, marked, host=host))
+    court.file(OWNER, _commit(out, OWNER, owner, mark, marked, host=host))
     court.log("released model")
 
     say("Anyone may measure what marking changed")
@@ -184,14 +184,12 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     own_key = thief.mark_key(NAME)
     again = Overwrite(scheme.mint, hiding.but(patience=0), own_key)
     overwritten = again(marked, data, rng(seed + 3))
-    court.file(THIEF, _commit(out, THIEF, thief, again.mark(marked, data), own_key, overwritten))
+    court.file(THIEF, _commit(out, THIEF, thief, again.mark(marked, data), overwritten))
     court.log("overwritten copy")
 
     say("A forger optimises triggers on the released model, without changing it")
     forged = AdversarialTriggers(pose_as=Noise(count=count)).forge(marked, data, rng(seed + 4))
-    court.file(
-        FORGER, _commit(out, FORGER, forged.owner, forged.mark, forged.key, marked, name=forged.name, check=False)
-    )
+    court.file(FORGER, _commit(out, FORGER, forged.owner, forged.mark, marked, name=forged.name, check=False))
 
     say("Somebody innocent trains a model of his own")
     innocent = train_host(_network(data, seed + 5), data, rng(seed + 5), HOST.but(epochs=12, milestones=(8,)))
@@ -217,7 +215,6 @@ def _commit(
     who: str,
     signer: OwnerKey,
     mark: TriggerSet,
-    key: MarkKey,
     marked: nn.Module,
     host: nn.Module | None = None,
     name: str = NAME,
@@ -227,7 +224,6 @@ def _commit(
     return commit(
         signer,
         mark,
-        key,
         name=name,
         host=host,
         marked=marked,

@@ -49,7 +49,9 @@ class Position:
 class Saver:
     """Writes and reads the state of one run; a run with another `fingerprint` is refused."""
 
-    def __init__(self, checkpoint: Checkpoint | None, fingerprint: str) -> None:
+    def __init__(self, checkpoint: Checkpoint | Path | str | None, fingerprint: str) -> None:
+        if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint(Path(checkpoint))
         self._checkpoint = checkpoint
         self._fingerprint = fingerprint
         self._last = time.monotonic()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from earmark.core import Data, Images
 from earmark.errors import BadInput
+from earmark.files import digest
 from earmark.training.checkpoint import Checkpoint
 from earmark.training.evaluate import accuracy
 from earmark.training.loop import fit
@@ -36,7 +38,7 @@ def train_host(
     *,
     augment: Augment | None = None,
     head: str | None = None,
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint | Path | None = None,
     title: str = "host",
 ) -> nn.Module:
     """A trained copy of `model`: the epoch with the best accuracy on `data.test` (Hua & Teoh 2023, Section 5).
@@ -57,6 +59,7 @@ def train_host(
         head=head,
         monitor=lambda m: {"val_acc": accuracy(m, data.test)},
         prefer=lambda record: record["val_acc"],
+        identity=digest({"pixels": data.test.pixels, "labels": data.test.labels}),
         checkpoint=checkpoint,
         title=title,
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,8 @@ def fit(
     monitor: Callable[[nn.Module], Record] | None = None,
     until: Callable[[History], bool] | None = None,
     prefer: Callable[[Record], float | tuple[float, ...]] | None = None,
-    checkpoint: Checkpoint | None = None,
+    identity: Any = None,
+    checkpoint: Checkpoint | Path | None = None,
     fabric: Fabric | None = None,
     title: str = "training",
 ) -> History:
@@ -70,7 +72,9 @@ def fit(
         monitor: measured after each epoch, together with the mean of each term; the records are the history.
         until: the run ends after the first epoch at which this accepts the records so far (early stopping).
         prefer: the model ends as it was after the epoch whose record scores highest (selection), the first of equals.
-        checkpoint: where to save; an unfinished run found there goes on, a finished one is loaded.
+        identity: JSON that says what `monitor`, `until` and `prefer` were made from, so that a checkpoint of a run with
+            other ones is refused.
+        checkpoint: where to save, a file or how to; an unfinished run found there goes on, a finished one is loaded.
         fabric: a launched Lightning Fabric, to train on several devices; each takes its share of every batch.
         title: what the progress display calls the run.
 
@@ -88,7 +92,7 @@ def fit(
     home, anatomy = device_of(model), dissect(model, data.pixels[:1], head)
     _fits(case, anatomy, fabric.world_size)
     names = trainable(model, anatomy)
-    watched = [_named(what) for what in (monitor, until, prefer)]
+    watched = [*(_named(what) for what in (monitor, until, prefer)), identity]
     fingerprint = case.fingerprint([sorted(names), watched, fabric.world_size])
     with _only(model, names, settings):
         history = _epochs(Run(case, anatomy, fabric), Saver(checkpoint, fingerprint), monitor, until, prefer, title)

@@ -51,7 +51,7 @@ class Step:
 
 
 class Term(Protocol):
-    """One summand of the objective: `needs_host` asks `fit` for the host's reading, `needs_triggers` for triggers."""
+    """One summand of the objective: what it needs (the host's reading, triggers, true labels) `fit` and callers ask."""
 
     @property
     def name(self) -> str: ...
@@ -61,6 +61,8 @@ class Term(Protocol):
     def needs_host(self) -> bool: ...
     @property
     def needs_triggers(self) -> bool: ...
+    @property
+    def needs_labels(self) -> bool: ...
     def __call__(self, step: Step) -> Tensor: ...
 
 
@@ -92,6 +94,10 @@ class CrossEntropy(_Weighted):
         return self.on == "triggers"
 
     @property
+    def needs_labels(self) -> bool:
+        return self.on != "triggers"
+
+    @property
     def name(self) -> str:
         return "ce" if self.on == "all" else f"ce_{self.on}"
 
@@ -107,6 +113,7 @@ class TotalWeightLoss(_Weighted):
     weight: float = 0.01
     needs_host = False
     needs_triggers = False
+    needs_labels = False
     name = "twl"
 
     def __call__(self, step: Step) -> Tensor:
@@ -121,6 +128,7 @@ class PenultimateFeatureLoss(_Weighted):
     weight: float = 0.01
     needs_host = True
     needs_triggers = False
+    needs_labels = False
     name = "pfl"
 
     def __call__(self, step: Step) -> Tensor:
@@ -135,6 +143,7 @@ class SoftmaxLoss(_Weighted):
     weight: float = 1000.0
     needs_host = True
     needs_triggers = False
+    needs_labels = False
     name = "spl"
 
     def __call__(self, step: Step) -> Tensor:
@@ -149,6 +158,7 @@ class Distillation(_Weighted):
     weight: float = 1.0
     needs_host = True
     needs_triggers = False
+    needs_labels = False
     name = "distillation"
 
     def __post_init__(self) -> None:

@@ -137,4 +137,4 @@ def unanswered_verdict(mark: TriggerSet, silence: NoAnswer, alpha: float, grindi
 
 def unread(unanswered: int) -> str:
     """What a reason must add where rows of scores were no answers."""
-    return f"; {unanswered} answers were not finite numbers and count as no match" if unanswered else ""
+    return f"; {unanswered} answers were no finite scores or no class, and count as no match" if unanswered else ""

@@ -16,7 +16,7 @@ from earmark.attacks.removal.surgery import head_of
 from earmark.core import Data, Images
 from earmark.errors import BadInput
 from earmark.models import reinitialised
-from earmark.training import Checkpoint, CrossEntropy, Settings, all_layers, answers, fit, head_only
+from earmark.training import CrossEntropy, Settings, all_layers, answers, fit, head_only
 from earmark.training.settings import Augment
 
 __all__ = ["FineTune", "ftal", "ftll", "rtal", "rtll"]
@@ -93,7 +93,7 @@ class FineTune:
             trainable=_LAYERS[self.layers],
             augment=self.augment,
             head=self.head,
-            checkpoint=None if self.checkpoint is None else Checkpoint(Path(self.checkpoint)),
+            checkpoint=self.checkpoint,
             title="fine-tuning",
         )
         return tuned

@@ -130,22 +130,17 @@ class TriggerSet:
         """Which triggers a suspect answered with their label: bool (n,).
 
         Args:
-            answers: scores (n, K or more), of which the largest counts, or labels int (n,). A row of scores with a NaN
-                in it matches nothing.
+            answers: the suspect's labels (n,), of any integer type, in the triggers' order.
 
         Raises:
-            BadInput: another number of rows, fewer than K scores, or a one-dimensional tensor that holds no labels.
+            BadInput: another number of answers, or a tensor that holds no labels, such as scores.
         """
         answers = answers.detach().cpu()
-        if answers.ndim not in (1, 2) or len(answers) != len(self):
-            raise BadInput(f"expected answers for {len(self)} triggers, got {tuple(answers.shape)}")
-        if answers.ndim == 1:
-            if answers.is_floating_point() or answers.is_complex() or answers.dtype == torch.bool:
-                raise BadInput(f"expected labels as whole numbers, or a row of scores per image; got {answers.dtype}")
-            return answers == self.labels.cpu()
-        if answers.shape[1] < self.classes:
-            raise BadInput(f"expected at least {self.classes} scores per image, got {answers.shape[1]}")
-        return (answers.argmax(1) == self.labels.cpu()) & ~answers.isnan().any(1)
+        if answers.shape != self.labels.shape:
+            raise BadInput(f"expected a label for each of {len(self)} triggers, got {tuple(answers.shape)}")
+        if answers.is_floating_point() or answers.is_complex() or answers.dtype == torch.bool:
+            raise BadInput(f"expected labels as whole numbers, got {answers.dtype}; of scores take the argmax")
+        return answers == self.labels.cpu()
 
 
 def _same(what: str, came: Mapping[str, Any], expected: tuple[str, ...]) -> None:

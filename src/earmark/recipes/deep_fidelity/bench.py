@@ -25,7 +25,7 @@ from earmark.models import built, dissect
 from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS
 from earmark.recipes.deep_fidelity.tables import Row
-from earmark.training import Checkpoint, Record, Settings, read_all, train_host
+from earmark.training import Record, Settings, read_all, train_host
 
 __all__ = ["Bench"]
 
@@ -137,11 +137,15 @@ class Bench:
             if path.exists():
                 self._host = self._load(path)
             else:
-                checkpoint = Checkpoint(self._checkpoint("host"))
                 settings = self.effort.host or self.setting.host
                 watched = Data(self.data.train, self.data.test.sample(self.effort.watch))
                 self._host = train_host(
-                    self._fresh(), watched, rng(self.seed), settings, augment=self.augment, checkpoint=checkpoint
+                    self._fresh(),
+                    watched,
+                    rng(self.seed),
+                    settings,
+                    augment=self.augment,
+                    checkpoint=self._checkpoint("host"),
                 )
                 save_tensors(path, self._host.state_dict())
         return self._host
