@@ -48,6 +48,10 @@ def train_host(
         Diverged: as `fit`.
     """
     require_every_class(data.train)
+    if settings.batchnorm != "train":
+        raise BadInput(
+            "a host learns with batchnorm='train', frozen is for fine-tuning; start from training.HOST.but()"
+        )
     host = copy.deepcopy(model)
     fit(
         host,

@@ -1,4 +1,4 @@
-"""Noise triggers: unit-variance noise, and the orthogonal chains of the deep fidelity paper's code."""
+"""Noise triggers: independent normal noise."""
 
 from __future__ import annotations
 

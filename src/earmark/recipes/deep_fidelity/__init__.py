@@ -1,7 +1,7 @@
 """Hua & Teoh 2023, Tables 4 to 8: every row trained, measured, and set beside the printed number.
 
 Three scales. `full` is the paper's setting as far as the paper and its released code state it. `cpu` is for two CPU
-cores: fewer images, saturated noise, more triggers than images in a batch, no augmentation. `quick` runs in seconds on
+cores: fewer and smaller images, saturated noise, more triggers per batch, no augmentation. `quick` runs in seconds on
 scikit-learn's digits with a narrow network and shows that the machinery works, nothing else.
 
 A row is measured once and kept as one JSON file under `out`, with its models beside it; a run that is killed goes on

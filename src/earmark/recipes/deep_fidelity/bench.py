@@ -15,7 +15,7 @@ from torch import nn
 from earmark.attacks import FineTune, Half, PruneGlobal
 from earmark.core import Data, Images, Remove, rng
 from earmark.data import corrupted, digits, folder, idx, ood, resized
-from earmark.embed import Backdoor, method
+from earmark.embed import Backdoor, FromScratch, method
 from earmark.errors import BadInput
 from earmark.fidelity import DeepFidelity, penultimate_feature_loss, softmax_loss, total_weight_loss
 from earmark.files import load_tensors, read_json, save_tensors, write_json
@@ -94,12 +94,13 @@ class Bench:
         given: dict[str, Any] = dict(row.weights)
         if row.method == "polytope":
             given["shape"] = self.setting.polytope
-        from_scratch = row.method in ("scratch", "fixll+scratch", "polytope")
+        composed = method(row.method, **given)
+        from_scratch = isinstance(composed.start, FromScratch)
         settings = self.effort.own.get(row.method, self.effort.scratch if from_scratch else self.effort.embed)
         if row.m is not None:
             settings = settings.but(triggers_per_batch=min(row.m, self.effort.triggers))
         early = self.effort.patience is not None and not from_scratch and not row.curves
-        return method(row.method, **given).but(
+        return composed.but(
             settings=settings,
             augment=self.augment,
             enough=1.0 if early else None,
