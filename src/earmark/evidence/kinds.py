@@ -14,7 +14,6 @@ from earmark.evidence.claim import NullRecord, Parameters
 from earmark.evidence.wire import validated
 from earmark.keys import MarkKey
 from earmark.marks import TriggerSet, remint
-from earmark.suspects import as_query
 from earmark.verify import SequentialTriggerTest, TriggerTest
 
 __all__ = ["KINDS", "Kind", "Suspect", "kind_of", "parameters_of"]
@@ -49,19 +48,15 @@ def _trigger_facts(mark: TriggerSet) -> Mapping[str, Any]:
 
 
 def _test_triggers(suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int) -> Verdict:
-    return TriggerTest(alpha=alpha, grinding_bits=grinding_bits)(_query(suspect), mark)
+    return TriggerTest(alpha=alpha, grinding_bits=grinding_bits)(suspect, mark)
 
 
 def _test_triggers_in_turn(suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int) -> Verdict:
-    return SequentialTriggerTest(alpha=alpha, grinding_bits=grinding_bits)(_query(suspect), mark)
-
-
-def _query(suspect: Suspect) -> Query:
-    return as_query(suspect) if isinstance(suspect, nn.Module) else suspect
+    return SequentialTriggerTest(alpha=alpha, grinding_bits=grinding_bits)(suspect, mark)
 
 
 KINDS: dict[str, Kind] = {"triggers": Kind(_trigger_facts, remint, _test_triggers, _test_triggers_in_turn)}
-"""Every kind of mark that can be committed and judged; a new kind is one row."""
+"""Every kind of mark that can be committed and judged; `earmark.marks.MARKS` knows the same kinds, to read them."""
 
 
 def kind_of(mark: Mark) -> Kind:

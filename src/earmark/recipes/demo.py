@@ -184,7 +184,7 @@ def tell(out: Path, seed: int = 0, say: Callable[[str], None] = lambda chapter: 
     own_key = thief.mark_key(NAME)
     again = Overwrite(scheme.mint, hiding.but(patience=0), own_key)
     overwritten = again(marked, data, rng(seed + 3))
-    court.file(THIEF, _commit(out, THIEF, thief, again.mark(marked, data), overwritten))
+    court.file(THIEF, _commit(out, THIEF, thief, again.mark(marked, data), overwritten, check=False))
     court.log("overwritten copy")
 
     say("A forger optimises triggers on the released model, without changing it")
@@ -220,7 +220,7 @@ def _commit(
     name: str = NAME,
     check: bool = True,
 ) -> tuple[Path, Path]:
-    """The claim and the evidence of one claimant, in a folder of his name; a forger has to leave out the check."""
+    """The claim and the evidence of one claimant, in a folder of his name; thieves and forgers leave out the check."""
     return commit(
         signer,
         mark,
