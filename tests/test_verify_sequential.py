@@ -114,7 +114,7 @@ def test_rows_that_are_no_answer_count_against_the_claim() -> None:
     verdict = SequentialTriggerTest()(lambda images: torch.full((len(images), 10), math.nan), MARK)
     assert verdict.accepted is False
     assert verdict.details["unanswered"] == verdict.n
-    assert "not finite" in verdict.reason
+    assert "no finite scores" in verdict.reason
 
 
 def test_a_null_without_a_basis_never_accepts_sequentially() -> None:

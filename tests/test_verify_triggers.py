@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import replace
+from http.client import BadStatusLine
 from typing import Any
 
 import pytest
@@ -229,7 +231,6 @@ BROKEN: dict[str, tuple[Query, str]] = {
     "complex": (changed(answering(MARK, 40), lambda s: s.to(torch.complex64)), "real numbers"),
     "sparse": (changed(answering(MARK, 40), lambda s: s.to_sparse()), "dense"),
     "meta": (changed(answering(MARK, 40), lambda s: s.to("meta")), "raised NotImplementedError"),
-    "an array": (changed(answering(MARK, 40), lambda s: s.numpy()), "ndarray"),
     "nothing": (changed(answering(MARK, 40), lambda s: None), "NoneType"),
 }
 
@@ -264,21 +265,52 @@ def test_a_suspect_without_answers_on_a_mark_without_null_is_rejected() -> None:
 
 
 def test_a_suspect_that_exits_ends_nothing() -> None:
-    def leave(images: Tensor) -> Tensor:
-        raise SystemExit(0)
+    for way_out in (SystemExit, CancelledError, GeneratorExit):
 
-    for test in (TriggerTest(), SequentialTriggerTest()):
-        verdict = test(leave, MARK)
-        assert (verdict.accepted, verdict.details["unanswered"]) == (False, 40)
-        assert "raised SystemExit" in verdict.reason
+        def leave(images: Tensor, way_out: type[BaseException] = way_out) -> Tensor:
+            raise way_out
+
+        for test in (TriggerTest(), SequentialTriggerTest()):
+            verdict = test(leave, MARK)
+            assert (verdict.accepted, verdict.details["unanswered"]) == (False, verdict.n)
+            assert f"raised {way_out.__name__}" in verdict.reason
+
+
+@pytest.mark.parametrize("test", [TriggerTest(), TriggerTest(batch_size=7), SequentialTriggerTest(alpha=1e-9)])
+def test_an_error_on_one_image_costs_that_image_alone(test: TriggerTest | SequentialTriggerTest) -> None:
+    scores, odd = answering(MARK, 40), MARK.images[9].float() / 255
+
+    def touchy(images: Tensor) -> Tensor:
+        if any(torch.equal(image, odd) for image in images):
+            raise ValueError
+        return scores(images)
+
+    verdict = test(touchy, MARK)
+    assert verdict.accepted is True
+    assert verdict.details["unanswered"] == 1
+    assert verdict.statistic == verdict.n - 1
+    assert "raised ValueError" in verdict.reason
+
+
+def test_a_suspect_that_takes_one_image_at_a_time_is_asked_so() -> None:
+    scores = answering(MARK, 40)
+    verdict = TriggerTest()(lambda images: scores(images)[: len(images) if len(images) == 1 else 0], MARK)
+    assert (verdict.accepted, verdict.statistic, verdict.details["unanswered"]) == (True, 40, 0)
+
+
+@pytest.mark.parametrize("form", [Tensor.numpy, Tensor.tolist, lambda scores: tuple(scores.tolist())])
+def test_arrays_and_lists_of_numbers_are_answers(form: Callable[[Tensor], Any]) -> None:
+    scores = answering(MARK, 40)
+    for answer in (lambda images: form(scores(images)), lambda images: form(scores(images).argmax(1))):
+        assert TriggerTest()(answer, MARK).accepted is True
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionError, TimeoutError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt]
+    "error", [ConnectionError, TimeoutError, BadStatusLine, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt]
 )
 def test_what_says_nothing_about_the_model_gives_no_verdict(error: type[BaseException]) -> None:
     def unreachable(images: Tensor) -> Tensor:
-        raise error
+        raise error("?")
 
     for test in (TriggerTest(), SequentialTriggerTest()):
         with pytest.raises(error):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
+from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from earmark.core import Query
 from earmark.suspects import as_query
 
-__all__ = ["NoAnswer", "ask"]
+__all__ = ["Asking", "NoAnswer"]
 
 
 class NoAnswer(Exception):
@@ -21,47 +24,71 @@ class NoAnswer(Exception):
         self.error = error
 
 
-def ask(suspect: Query | nn.Module, images: Tensor, classes: int, batch_size: int) -> Iterator[Tensor]:
-    """The suspect's labels, int64 (b,), for one batch of images after the other; -1 where a row is no answer.
+@final
+class Asking:
+    """The suspect's labels, int64 (b,), for one batch of images after the other; -1 where there is no answer.
 
     Each batch is a fresh float tensor in [0, 1], so nothing that the suspect does to it reaches the mark. Of scores the
     largest counts, the first of equals. A row with a NaN, or whose largest score is infinite, is no answer: it matches
-    nothing, which can only help an innocent suspect and does not let a thief escape with one broken row. Labels (b,)
-    of any integer type are taken as they are. An `nn.Module` is asked through `as_query`.
+    nothing, which can only help an innocent suspect and does not let a thief escape with one broken row. For the same
+    reason a batch that raises an error, or is answered in another form than scores (b, K) or integer labels (b,), is
+    asked again image by image, and only images that fail alone are without an answer. Labels of any integer type are
+    taken as they are, and so are arrays and lists of numbers. An `nn.Module` is asked through `as_query`.
 
-    Args:
-        suspect: the black box.
-        images: uint8 (n, C, H, W).
-        classes: the least number of scores that a row must have.
-        batch_size: images per query.
+    Attributes:
+        fault: the first thing that came instead of an answer; None while nothing did.
 
     Raises:
-        NoAnswer: the suspect raised an error, or its answer is not scores (b, K) or integer labels (b,).
-        OSError, MemoryError, torch.OutOfMemoryError: as the suspect raised them; a lost connection or a full machine is
-            no answer of a model. PyTorch's plain RuntimeError for CPU memory that is not to be had is a MemoryError.
+        OSError, http.client.HTTPException, MemoryError, torch.OutOfMemoryError: on iteration, as the suspect raised
+            them; a lost connection or a full machine is no answer of a model. PyTorch's plain RuntimeError for CPU
+            memory that is not to be had is a MemoryError.
     """
-    query = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
-    for at in range(0, len(images), batch_size):
-        batch = images[at : at + batch_size].cpu().float().div_(255)
-        yield _labels(_answers(query, batch), len(batch), classes)
+
+    def __init__(self, suspect: Query | nn.Module, images: Tensor, classes: int, batch_size: int) -> None:
+        self._query: Callable[[Tensor], object] = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
+        self._images, self._classes, self._size = images, classes, batch_size
+        self.fault: NoAnswer | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for batch in torch.split(self._images, self._size):
+            try:
+                yield self._ask(batch)
+            except NoAnswer as fault:
+                self.fault = self.fault or fault
+                yield torch.cat([self._alone(image) for image in torch.split(batch, 1)]) if len(batch) > 1 else NOTHING
+
+    def _alone(self, image: Tensor) -> Tensor:
+        try:
+            return self._ask(image)
+        except NoAnswer as fault:
+            self.fault = self.fault or fault
+            return NOTHING
+
+    def _ask(self, images: Tensor) -> Tensor:
+        return _labels(_answers(self._query, images.cpu().float().div_(255)), len(images), self._classes)
+
+
+NOTHING = torch.tensor([-1])
 
 
 def _answers(query: Callable[[Tensor], object], batch: Tensor) -> object:
     try:
         with torch.no_grad():
             answers = query(batch)
+            if isinstance(answers, list | tuple | np.ndarray):
+                answers = torch.as_tensor(np.asarray(answers))
             if not isinstance(answers, Tensor):
                 return answers
             with torch._C.DisableTorchFunctionSubclass():  # a subclass could redefine what equality means
                 plain = answers.detach().cpu()
                 return torch.tensor(plain.tolist(), dtype=plain.dtype) if type(plain) is not Tensor else plain
-    except (OSError, MemoryError, torch.OutOfMemoryError):
+    except (OSError, HTTPException, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # the suspect is foreign code: whatever it raises is its answer
+    except BaseException as error:  # the suspect is foreign code: whatever it raises is its answer
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
             raise MemoryError("the suspect needs more memory than is free here; ask it in smaller batches") from error
         name = type(error).__name__
-        raise NoAnswer(f"it raised {name} on a batch of {len(batch)} triggers", error=name) from error
+        raise NoAnswer(f"it raised {name} when it was asked", error=name) from error
 
 
 def _labels(answers: object, count: int, classes: int) -> Tensor:

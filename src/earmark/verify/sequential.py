@@ -13,8 +13,8 @@ from earmark import stats
 from earmark.core import Query, Verdict
 from earmark.keys import MarkKey
 from earmark.marks import TriggerSet
-from earmark.verify.answers import NoAnswer, ask
-from earmark.verify.triggers import TriggerTest, check_settings, hedge, unanswered_verdict, unread
+from earmark.verify.answers import Asking, NoAnswer
+from earmark.verify.triggers import TriggerTest, check_settings, hedge, unread
 
 __all__ = ["SequentialTriggerTest"]
 
@@ -61,24 +61,23 @@ class SequentialTriggerTest:
         if mark.null.rate is None:
             return TriggerTest(self.alpha, self.grinding_bits, self.batch_size)(suspect, mark)
         evidence = stats.SequentialBinomial(mark.null.rate)
-        try:
-            answers = self._question(suspect, mark, evidence)
-        except NoAnswer as silence:
-            return unanswered_verdict(mark, silence, self.alpha, self.grinding_bits)
-        return self._verdict(mark, evidence, answers)
+        return self._verdict(mark, evidence, *self._question(suspect, mark, evidence))
 
-    def _question(self, suspect: Query, mark: TriggerSet, evidence: stats.SequentialBinomial) -> Tensor:
+    def _question(
+        self, suspect: Query, mark: TriggerSet, evidence: stats.SequentialBinomial
+    ) -> tuple[Tensor, NoAnswer | None]:
         """Ask until the matter is decided, counting into `evidence`; all labels that the suspect answered."""
         n = len(mark)
         order = torch.arange(n) if self.order is None else self.order.stream("query-order").permutation(n)
-        labels, sent = mark.labels.cpu()[order], torch.empty(0, dtype=torch.int64)
-        answers = ask(suspect, mark.images.cpu()[order], mark.classes, self.batch_size)
+        labels, answered = torch.split(mark.labels.cpu()[order], self.batch_size), list[Tensor]()
+        asking = Asking(suspect, mark.images.cpu()[order], mark.classes, self.batch_size)
+        batches = iter(asking)
         while self._open(evidence, n):  # with nothing left to ask it is decided, so there is always a next batch
-            sent = torch.cat([sent, next(answers)])
-            for match in (sent == labels[: len(sent)])[evidence.trials :].tolist():
+            answered.append(next(batches))
+            for match in (answered[-1] == labels[len(answered) - 1]).tolist():
                 if self._open(evidence, n):
                     evidence.update(match)
-        return sent
+        return torch.cat([torch.empty(0, dtype=torch.int64), *answered]), asking.fault
 
     def _open(self, evidence: stats.SequentialBinomial, n: int) -> bool:
         """Whether the matches so far are not enough, but still may come to be."""
@@ -87,7 +86,9 @@ class SequentialTriggerTest:
     def _enough(self, log_e: float) -> bool:
         return stats.accepts(stats.grind_log10_p(-log_e / math.log(10), self.grinding_bits), self.alpha)
 
-    def _verdict(self, mark: TriggerSet, evidence: stats.SequentialBinomial, answers: Tensor) -> Verdict:
+    def _verdict(
+        self, mark: TriggerSet, evidence: stats.SequentialBinomial, answers: Tensor, fault: NoAnswer | None
+    ) -> Verdict:
         accepted: bool | None = self._enough(evidence.log_e_max)
         outcome = "which is enough" if accepted else f"and no answers to the rest of the {len(mark)} would be enough"
         reason = f"{evidence.matches} of the first {evidence.trials} triggers matched, {outcome}{hedge(mark)}"
@@ -97,7 +98,7 @@ class SequentialTriggerTest:
         unanswered = int((answers[: evidence.trials] < 0).sum())
         details = self._details(mark, evidence) | {"queries": len(answers), "unanswered": unanswered}
         log10_p = stats.grind_log10_p(evidence.log10_p, self.grinding_bits)
-        reason += unread(unanswered)
+        reason += unread(unanswered, fault)
         return Verdict(accepted, evidence.matches, evidence.trials, mark.null, log10_p, self.alpha, reason, details)
 
     def _details(self, mark: TriggerSet, evidence: stats.SequentialBinomial) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from earmark import stats
 from earmark.core import Query, Verdict
 from earmark.errors import BadInput
 from earmark.marks import TriggerSet
-from earmark.verify.answers import NoAnswer, ask
+from earmark.verify.answers import Asking, NoAnswer
 
 __all__ = ["TriggerTest", "check_settings", "hedge", "unanswered_verdict", "unread"]
 
@@ -61,16 +61,18 @@ class TriggerTest:
         check_settings(self.alpha, self.grinding_bits, self.batch_size)
 
     def __call__(self, suspect: Query, mark: TriggerSet) -> Verdict:
-        try:
-            answers = torch.cat(list(ask(suspect, mark.images, mark.classes, self.batch_size)))
-        except NoAnswer as silence:
-            return unanswered_verdict(mark, silence, self.alpha, self.grinding_bits)
+        asking = Asking(suspect, mark.images, mark.classes, self.batch_size)
+        answers = torch.cat(list(asking))
+        if asking.fault is not None and bool((answers < 0).all()):
+            return unanswered_verdict(mark, asking.fault, self.alpha, self.grinding_bits)
         matches, unanswered = int(mark.matches(answers).sum()), int((answers < 0).sum())
         if mark.null.rate is None:
-            return self._without_null(mark, matches, unanswered)
-        return self._with_null(mark, mark.null.rate, matches, unanswered)
+            return self._without_null(mark, matches, unanswered, asking.fault)
+        return self._with_null(mark, mark.null.rate, matches, unanswered, asking.fault)
 
-    def _with_null(self, mark: TriggerSet, rate: float, matches: int, unanswered: int) -> Verdict:
+    def _with_null(
+        self, mark: TriggerSet, rate: float, matches: int, unanswered: int, fault: NoAnswer | None
+    ) -> Verdict:
         n = len(mark)
         raw = stats.log_binomial_tail(matches, n, rate) / math.log(10)
         log10_p = stats.grind_log10_p(raw, self.grinding_bits)
@@ -82,10 +84,10 @@ class TriggerTest:
         )
         if critical > n:
             accepted, reason = None, f"{n} triggers are too few: even {n} matches would not be enough; mint more"
-        reason += unread(unanswered)
+        reason += unread(unanswered, fault)
         return Verdict(accepted, matches, n, mark.null, log10_p, self.alpha, reason, details)
 
-    def _without_null(self, mark: TriggerSet, matches: int, unanswered: int) -> Verdict:
+    def _without_null(self, mark: TriggerSet, matches: int, unanswered: int, fault: NoAnswer | None) -> Verdict:
         n = len(mark)
         guessing = min(n, stats.critical_count(n, 1 / mark.classes, self.alpha))
         details = self._details(mark, matches, None, unanswered) | {"log10_p_before_grinding": None}
@@ -94,7 +96,7 @@ class TriggerTest:
         else:
             accepted = None
             reason = f"{matches} of {n} triggers matched, but this mark's null has no basis, so that proves nothing"
-        return Verdict(accepted, matches, n, mark.null, None, self.alpha, reason + unread(unanswered), details)
+        return Verdict(accepted, matches, n, mark.null, None, self.alpha, reason + unread(unanswered, fault), details)
 
     def _details(self, mark: TriggerSet, matches: int, critical: int | None, unanswered: int) -> dict[str, Any]:
         return {
@@ -135,6 +137,9 @@ def unanswered_verdict(mark: TriggerSet, silence: NoAnswer, alpha: float, grindi
     return Verdict(False, 0, len(mark), mark.null, log10_p, alpha, reason, details)
 
 
-def unread(unanswered: int) -> str:
-    """What a reason must add where rows of scores were no answers."""
-    return f"; {unanswered} answers were no finite scores or no class, and count as no match" if unanswered else ""
+def unread(unanswered: int, fault: NoAnswer | None) -> str:
+    """What a reason must add where answers were none; `fault` is the first thing that was not even scores."""
+    if not unanswered:
+        return ""
+    first = "" if fault is None else f" (at first {fault})"
+    return f"; {unanswered} answers were no finite scores or no class, and count as no match{first}"
