@@ -386,6 +386,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tm
     assert all(bool(torch.isfinite(tensor).all()) for tensor in saved.values())
 
 
+def test_a_last_step_that_destroys_the_parameters_is_no_success(tmp_path: Path) -> None:
+    net, file = seeded(TinyNet), tmp_path / "run.safetensors"
+    with pytest.raises(Diverged, match="parameters are no finite numbers"):
+        fit(net, blobs(16), (CrossEntropy(),), FAST.but(epochs=1, steps=1, lr=1e38), rng(0), checkpoint=file)
+    assert not file.exists()
+
+
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 

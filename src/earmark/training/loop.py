@@ -143,11 +143,11 @@ def _one_epoch(run: Run, position: Position, saver: Saver, show: Meter) -> dict[
             show.advance()
             save = saver.due()
             if save or position.step % FINITE_CHECK_EVERY == 0:
-                _finite(sums, position)
+                _finite(run, sums, position)
             if save:
                 position.sums = sums.tolist()
                 _save(run, saver, position)
-    _finite(sums, position)
+    _finite(run, sums, position)
     steps, position.sums = max(1, position.step), []
     return {term.name: value / steps for term, value in zip(run.terms, sums.tolist(), strict=True)}
 
@@ -174,10 +174,12 @@ def _spent(run: Run, position: Position) -> bool:
     return position.epoch * run.feed.steps_per_epoch + position.step >= _total_steps(run)
 
 
-def _finite(sums: Tensor, position: Position) -> None:
-    if not bool(torch.isfinite(sums).all()):
+def _finite(run: Run, sums: Tensor, position: Position) -> None:
+    """The losses so far, and what the last step made of the parameters: their norms, which overflow first."""
+    norms = torch.stack([parameter.detach().float().norm() for parameter in run.model.parameters()])
+    if not bool(torch.isfinite(sums).all()) or not bool(torch.isfinite(norms).all()):
         raise Diverged(
-            f"the loss is no finite number in epoch {position.epoch + 1}, near step {position.step}; "
+            f"loss or parameters are no finite numbers in epoch {position.epoch + 1}, near step {position.step}; "
             "lower the learning rate or a term's weight. The last checkpoint is from before"
         )
 
