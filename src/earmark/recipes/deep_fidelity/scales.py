@@ -94,7 +94,7 @@ SCALES: Mapping[str, Scale] = {
         triggers=100,
         host=HOST.but(epochs=8, milestones=(5,)),
         embed=CPU_EMBED,
-        scratch=HOST.but(epochs=4, steps_per_epoch=250, milestones=(3,), triggers_per_batch=16),
+        scratch=HOST.but(epochs=4, steps_per_epoch=150, milestones=(3,), triggers_per_batch=16),
         own={"fixll+spl": CPU_EMBED.but(epochs=30, milestones=(26,), clip=1.0)},
         settings=("mnist_d2", "mnist_d3", "cifar10_resnet18_d64"),
         augment=False,
@@ -114,7 +114,7 @@ SCALES: Mapping[str, Scale] = {
             "epochs (37,500 to 93,750 steps of MNIST) and selects by hand.",
             "FixLL+SPL takes 3,000 steps, the rate divided by 10 after 2,600, with the gradient's norm clipped at 1: "
             "without clipping the paper's gamma leaves the triggers unlearnt for many thousand steps.",
-            "From-scratch rows take 1,000 steps (the host 7,504), the rate divided by 10 after 750, 16 triggers each.",
+            "From-scratch rows take 600 steps (the host 7,504), the rate divided by 10 after 450, 16 triggers each.",
         ),
     ),
     "quick": Scale(
