@@ -29,6 +29,7 @@ __all__ = [
     "read_json",
     "save_tensors",
     "state_tensors",
+    "weights_digest",
     "write_atomic",
     "write_json",
 ]
@@ -180,3 +181,15 @@ def state_tensors(model: nn.Module) -> dict[str, Tensor]:
 def model_digest(model: nn.Module) -> str:
     """`digest` of a model's state dict: the identity of a set of weights."""
     return digest(state_tensors(model))
+
+
+def weights_digest(path: Path | str) -> str:
+    """`digest` of a file of weights as it stands: that of the model, unless a network holds them in another precision.
+
+    Raises:
+        BadInput: as `load_weights`, or tensors that are not dense.
+    """
+    try:
+        return digest(load_weights(path))
+    except (RuntimeError, TypeError) as error:
+        raise BadInput(f"{path} holds tensors that are not plain numbers ({error}); save them dense") from error

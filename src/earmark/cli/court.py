@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from torch import nn
 
 from earmark.cli import options
+from earmark.cli.claimants import Builder, brought, check_there, names_of
+from earmark.cli.group import BAD_INPUT
 from earmark.cli.networks import network
 from earmark.cli.output import show
-from earmark.cli.secrets import Minted, triggers
+from earmark.cli.secrets import Minted
 from earmark.cli.timestamps import moment, times_of
 from earmark.core import Verdict
 from earmark.errors import BadInput
-from earmark.evidence import Bundle, Case, Claim, arbitrate
+from earmark.evidence import arbitrate
 from earmark.suspects import as_query
 from earmark.verify import SequentialTriggerTest, TriggerTest
 
@@ -68,8 +69,20 @@ def judge(
         list[Path], typer.Option("--evidence", metavar="DIR", help="The opened evidence of that claim.")
     ],
     released: Annotated[
-        list[Path] | None,
-        typer.Option("--released", metavar="FILE", help="The weights that a claim commits to; none, or one per claim."),
+        list[str] | None,
+        typer.Option(
+            "--released",
+            metavar="FILE",
+            help="The weights that a claim commits to, or - where they are not shown; none, or one per claim.",
+        ),
+    ] = None,
+    released_model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--released-model",
+            metavar="NAME",
+            help="Builds the network of those weights where it is not that of --model; none, or one per claim.",
+        ),
     ] = None,
     committed_before: Times = None,
     tsa_root: Annotated[
@@ -95,33 +108,38 @@ def judge(
     """Rule on a claim on a suspect, or between several.
 
     The steps are signature, commitment, minting, time, and the suspect. p is multiplied by 2^64 for the keys that may
-    have been tried in secret, whatever the times. With several claims, the options --evidence, --released and
-    --committed-before go with them in their order, and --released lets the judge see whose mark was there first; a file
-    that is not the committed model does not count, and the verdict says so. --sequential keeps the error probability
-    and needs a mark of more triggers. Ends with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive.
+    have been tried in secret, whatever the times. With several claims, the options --evidence, --released,
+    --released-model and --committed-before go with them in their order, and --released lets the judge see whose mark
+    was there first; a file that is not the committed model does not count, and the verdict says so. A claimant whose
+    files are broken is rejected, and the others are ruled on. --sequential keeps the error probability and needs a mark
+    of more triggers. Ends with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive, 2 broken files.
     """
-    _same_number(claim, evidence=evidence, released=released, committed_before=committed_before)
-    claims, bundles = [Claim.read(path) for path in claim], [Bundle.read(path) for path in evidence]
-    tasks = [triggers(bundle.mark, path) for bundle, path in zip(bundles, evidence, strict=True)]
-    shown: list[nn.Module | None] = [None for _ in claim]
-    if released:
-        shown = [network(model, path, model_set, task) for path, task in zip(released, tasks, strict=True)]
-    times = times_of(claims, committed_before, tsa_root)
+    of = {"evidence": evidence, "released": released, "released_model": released_model}
+    _same_number(claim, **of, committed_before=committed_before)
+    shown = [None if name == "-" else Path(name) for name in released or ["-"] * len(claim)]
+    check_there(*shown, *(path for path in (*claim, *evidence) if len(claim) > 1))
+    found, builder = brought(claim, evidence), Builder(model, model_set)
+    times = times_of([each.claim for each in found], committed_before, tsa_root)
     expected = [_public(owner_public), *(None for _ in claim[1:])]
-    names = _names(claims)
-    cases = [Case(*case) for case in zip(names, claims, bundles, times, shown, expected, strict=True)]
-    accused = network(model, suspect, model_set, tasks[0])
+    exhibits = [builder.exhibit(*it) for it in zip(found, shown, released_model or [model] * len(claim), strict=True)]
+    facts = zip(names_of(found), times, expected, exhibits, strict=True)
+    cases = [each.case(*known) for each, known in zip(found, facts, strict=True)]
     since = None if known_since is None else moment(known_since)
-    outcomes = arbitrate(cases, accused, alpha=alpha, suspect_known_since=since, sequential=sequential)
-    verdicts = {found.claimant: found.verdict if len(outcomes) > 1 else found.alone for found in outcomes}
+    suspected = builder.accused(suspect, found)
+    outcomes = arbitrate(cases, suspected, alpha=alpha, suspect_known_since=since, sequential=sequential)
+    verdicts = {one.claimant: one.verdict if len(outcomes) > 1 else one.alone for one in outcomes}
     _tell(as_json, suspect, verdicts)
-    raise typer.Exit(STATUS[verdicts[names[0]].accepted])
+    raise typer.Exit(_status(verdicts[cases[0].claimant]))
 
 
 def _tell(as_json: bool, suspect: Path, verdicts: Mapping[str, Verdict]) -> None:
     values = [{"suspect": suspect.name, "claimant": name, **verdict.to_dict()} for name, verdict in verdicts.items()]
     value: Any = values if len(values) > 1 else values[0]
     show(as_json, value, *(f"{name}: {_words(verdict)}" for name, verdict in verdicts.items()))
+
+
+def _status(verdict: Verdict) -> int:
+    return BAD_INPUT if verdict.details["step"] == "files" else STATUS[verdict.accepted]
 
 
 def _words(verdict: Verdict) -> str:
@@ -136,11 +154,6 @@ def _same_number(claims: Sequence[Path], **options: Sequence[object] | None) -> 
     ]
     if wrong:
         raise BadInput(f"--claim is given {len(claims)} times but {' and '.join(wrong)}; give one for each claim")
-
-
-def _names(claims: Sequence[Claim]) -> list[str]:
-    owners = [claim.owner for claim in claims]
-    return [owner if owners.count(owner) == 1 else f"{owner} ({at})" for at, owner in enumerate(owners, start=1)]
 
 
 def _public(text: str | None) -> bytes | None:

@@ -18,7 +18,7 @@ from earmark.models import evaluating, logits_of
 from earmark.suspects import load_model
 from earmark.training import Settings
 
-__all__ = ["Task", "fitting", "network", "save_network"]
+__all__ = ["Task", "check_name", "fitting", "network", "save_network"]
 
 
 class Task(Protocol):
@@ -41,14 +41,19 @@ NETWORKS: Mapping[str, tuple[str, Callable[[Task], Mapping[str, Any]]]] = {
 """Networks that come with earmark: the function, and its arguments as far as the task gives them."""
 
 
+def check_name(name: str) -> None:
+    """Raise `BadInput` for a name that builds no network."""
+    if ":" not in name and name not in NETWORKS:
+        raise unknown_name("network", name, [*NETWORKS, "package.module:function", "file.py:function"])
+
+
 def network(name: str, weights: Path | None, arguments: Sequence[str] | None, task: Task) -> nn.Module:
     """The model `name` with its `weights`, on the GPU if there is one.
 
     Raises:
         BadInput: an unknown name, or what `suspects.load_model` refuses.
     """
-    if ":" not in name and name not in NETWORKS:
-        raise unknown_name("network", name, [*NETWORKS, "package.module:function", "file.py:function"])
+    check_name(name)
     function, known = NETWORKS.get(name, (name, lambda _: {}))
     given = {argument: value_of(text) for argument, text in pairs(arguments, "--model-set").items()}
     try:

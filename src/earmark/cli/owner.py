@@ -22,7 +22,7 @@ from earmark.data import CropFlip, open_data
 from earmark.embed import METHODS
 from earmark.errors import BadInput, unknown_name
 from earmark.evidence import check_text, commit
-from earmark.files import model_digest
+from earmark.files import model_digest, weights_digest
 from earmark.marks import MINTS, TriggerMint, TriggerSet
 from earmark.stats import GRINDING_BITS, critical_count
 from earmark.training import HOST, Settings, accuracy, train_host
@@ -192,6 +192,8 @@ def commit_to(
         alpha=alpha,
         stamp=None if tsa is None else partial(token_from, tsa),
         check=not unchecked,
+        host_digest=None if host is None else weights_digest(host),
+        marked_digest=weights_digest(marked),
     )
     value = {
         "claim": str(claim),

@@ -11,7 +11,8 @@ from typing import Final
 
 from cryptography.x509 import Certificate, load_pem_x509_certificates
 
-from earmark.errors import BadInput
+from earmark.cli.output import note
+from earmark.errors import BadInput, Tampered
 from earmark.evidence import Claim, stamp_request, stamped_time
 from earmark.files import read_bytes
 
@@ -48,20 +49,35 @@ def _checked(response: bytes) -> bytes:
 
 
 def times_of(
-    claims: Sequence[Claim], told: Sequence[str] | None, roots: Sequence[Path] | None
+    claims: Sequence[Claim | None], told: Sequence[str] | None, roots: Sequence[Path] | None
 ) -> Sequence[datetime | None]:
     """By when each claim existed: as the judge was `told`, or as its token says that an authority of `roots` signed.
 
+    Of several claims, one that could not be read (None), that has no token, or whose token does not hold has no trusted
+    time, and the others are ruled on.
+
     Raises:
-        BadInput: both, a file without certificates, or a claim without a token.
-        Tampered: a token that does not hold.
+        BadInput: both, a file without certificates, or a single claim without a token.
+        Tampered: a single claim's token that does not hold.
     """
     if told and roots:
         raise BadInput("expected --committed-before or --tsa-root, got both; the judge trusts one source for the dates")
     if roots:
         trusted = [certificate for path in roots for certificate in _certificates(path)]
-        return [stamped_time(claim, trusted) for claim in claims]
+        return [_stamped(claim, trusted, alone=len(claims) == 1) for claim in claims]
     return [moment(text) for text in told] if told else [None for _ in claims]
+
+
+def _stamped(claim: Claim | None, trusted: Sequence[Certificate], alone: bool) -> datetime | None:
+    if claim is None or (claim.timestamp is None and not alone):
+        return None
+    try:
+        return stamped_time(claim, trusted)
+    except Tampered as error:
+        if alone:
+            raise
+        note(f"no trusted time for the claim of {claim.owner}: {error}")
+        return None
 
 
 def _certificates(path: Path) -> Sequence[Certificate]:

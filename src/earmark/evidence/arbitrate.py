@@ -33,6 +33,9 @@ class Case:
         released: the marked model that the claim commits to; one with another digest, or one that does not answer the
             other's triggers as a classifier would, counts as not shown. The digest binds the weights and not the code
             around them, so the judge builds the network himself.
+        released_digest: `files.weights_digest` of the file that `released` was filled from, which may hold the weights
+            in another precision than the network runs in; `files.model_digest` of `released` unless given.
+        released_fault: why what the claimant shows makes no model that the judge can ask; it counts as not shown.
         owner_public: the public key of the owner whom the judge expects.
     """
 
@@ -42,6 +45,8 @@ class Case:
     committed_before: datetime | None = None
     released: nn.Module | None = field(default=None, repr=False)
     owner_public: bytes | None = None
+    released_digest: str | None = None
+    released_fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,23 +135,29 @@ def _heard(
         owner_public=case.owner_public,
         sequential=sequential,
     )
-    released = _committed(case.released, claim)
-    return _Party(case.claimant, claim, bundle, case.committed_before, released, _told(alone, case.released, released))
+    released = _committed(case, claim)
+    return _Party(case.claimant, claim, bundle, case.committed_before, released, _told(alone, case, released))
 
 
-def _committed(shown: nn.Module | None, claim: Claim) -> nn.Module | None:
+def _committed(case: Case, claim: Claim) -> nn.Module | None:
     """The model that a claimant shows, if it is the one that his claim commits to."""
-    return shown if shown is not None and model_digest(shown) == claim.marked_digest else None
+    shown = case.released
+    if shown is None or case.released_fault is not None:
+        return None
+    return shown if (case.released_digest or model_digest(shown)) == claim.marked_digest else None
 
 
-def _told(verdict: Verdict, shown: nn.Module | None, released: nn.Module | None) -> Verdict:
+def _told(verdict: Verdict, case: Case, released: nn.Module | None) -> Verdict:
     """The verdict with what became of the model that the claimant showed."""
-    if shown is not None and released is None:
-        details = {**verdict.details, "released": "not the model that the claim commits to, so it does not count"}
-        reason = f"{verdict.reason}; the model shown as released is {details['released']}"
-        return replace(verdict, reason=reason, details=details)
-    word = "not shown" if shown is None else "the model that the claim commits to"
-    return replace(verdict, details={**verdict.details, "released": word})
+    if case.released_fault is not None:
+        word = f"no model that can be asked, so it does not count ({case.released_fault})"
+    elif case.released is not None and released is None:
+        word = "not the model that the claim commits to, so it does not count"
+    else:
+        known = "not shown" if released is None else "the model that the claim commits to"
+        return replace(verdict, details={**verdict.details, "released": known})
+    reason = f"{verdict.reason}; the model shown as released is {word}"
+    return replace(verdict, reason=reason, details={**verdict.details, "released": word})
 
 
 def _decided(party: _Party, parties: Sequence[_Party]) -> Outcome:

@@ -46,6 +46,8 @@ def commit(
     alpha: float = 1e-6,
     stamp: Stamp | None = None,
     check: bool = True,
+    host_digest: str | None = None,
+    marked_digest: str | None = None,
 ) -> tuple[Path, Path]:
     """Write `out/claim.json`, to be published before the model is, and `out/evidence/`, to be kept secret.
 
@@ -68,6 +70,9 @@ def commit(
         stamp: asks a time-stamp authority for a token (see `evidence.timestamp`).
         check: refuse what no judge would accept later: a mark that the owner's key of this name does not mint, or a
             marked model that does not show it at `alpha`. False plays the forger.
+        host_digest: `files.weights_digest` of the file of the host, which may hold its weights in another precision
+            than `host` does; `files.model_digest` of `host` unless given.
+        marked_digest: likewise, of the file that is going to be released.
 
     Returns:
         The path of the claim and the path of the evidence folder.
@@ -83,7 +88,16 @@ def commit(
         _check(mark, mark_key, marked, alpha)
     bundle = Bundle.seal(mark, mark_key, name=name, scheme=scheme)
     claim = claim_of(
-        owner, bundle, host=host, marked=marked, time=time, owner_name=owner_name, alpha=alpha, stamp=stamp
+        owner,
+        bundle,
+        host=host,
+        marked=marked,
+        time=time,
+        owner_name=owner_name,
+        alpha=alpha,
+        stamp=stamp,
+        host_digest=host_digest,
+        marked_digest=marked_digest,
     )
     return _write(claim, bundle, Path(out), DRAWN if time is None else DRAWN - {"time"})
 
@@ -110,6 +124,8 @@ def claim_of(
     owner_name: str | None = None,
     alpha: float = 1e-6,
     stamp: Stamp | None = None,
+    host_digest: str | None = None,
+    marked_digest: str | None = None,
 ) -> Claim:
     """The signed claim that binds a bundle; arguments and errors as in `commit`."""
     fields = {
@@ -121,8 +137,8 @@ def claim_of(
         "mark_key_commitment": MarkKey(bundle.secret, owner.public).commitment(),
         "mark_digest": bundle.mark_digest,
         "evidence_digest": bundle.digest,
-        "host_digest": None if host is None else model_digest(host),
-        "marked_digest": model_digest(marked),
+        "host_digest": None if host is None else host_digest or model_digest(host),
+        "marked_digest": marked_digest or model_digest(marked),
         "time": rfc3339(datetime.now(UTC) if time is None else time),
         "timestamp": None,
     }
