@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import sys
 import warnings
@@ -25,8 +26,10 @@ from earmark.marks import Noise
 
 SHAPE, CLASSES = (1, 8, 8), 3
 
+PROGRAM = "from earmark.cli import app; app()"
+
 NETS = """
-import os, sys, warnings
+import atexit, os, sys, warnings
 import torch
 from torch import nn
 
@@ -48,6 +51,12 @@ class VeryLoud(Loud):
         sys.__stdout__.write("direct\\n")
         sys.__stdout__.flush()
         return super().forward(images)
+
+class Parting(Net):
+    def __init__(self):
+        super().__init__()
+        atexit.register(lambda: print("bye"))
+        atexit.register(lambda: os.system("echo child"))
 
 class Warning_(Net):
     def __init__(self, broken=False):
@@ -130,21 +139,34 @@ def test_standard_output_is_one_json_value_whatever_the_model_prints(folder: Pat
 
 
 def test_c_code_and_child_processes_do_not_reach_standard_output_either(folder: Path) -> None:
-    program = [
-        sys.executable,
-        "-c",
-        "from earmark.cli import app; app()",
-        *words(folder, f"{VERIFY} --json", "VeryLoud"),
-    ]
+    program = [sys.executable, "-c", PROGRAM, *words(folder, f"{VERIFY} --json", "VeryLoud")]
     found = subprocess.run(program, capture_output=True, text=True, check=False)
     assert found.returncode == 1
     assert json.loads(found.stdout)["accepted"] is False
     assert {"built", "asked", "child", "direct"} <= set(found.stderr.split())
 
 
+def test_what_code_says_when_it_is_taken_down_does_not_reach_standard_output(folder: Path) -> None:
+    command = words(folder, f"{VERIFY} --json", "Parting")
+    found = subprocess.run([sys.executable, "-c", PROGRAM, *command], capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert json.loads(found.stdout)["accepted"] is False
+    assert {"bye", "child"} <= set(found.stderr.split())
+
+
+def test_a_program_that_calls_a_command_keeps_its_standard_output(folder: Path) -> None:
+    calling = (
+        "import sys\nfrom earmark.cli import app\n"
+        "try:\n    app(sys.argv[1:])\nexcept SystemExit as end:\n    print(end.code)"
+    )
+    command = [sys.executable, "-c", calling, *words(folder, VERIFY, "Net")]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.stdout.splitlines()[-1] == "1"
+
+
 @pytest.mark.parametrize("closed", ["1", "2"])
 def test_a_closed_stream_changes_no_status(folder: Path, closed: str) -> None:
-    program = [sys.executable, "-c", "from earmark.cli import app; app()", *words(folder, f"{VERIFY} --json", "Loud")]
+    program = [sys.executable, "-c", PROGRAM, *words(folder, f"{VERIFY} --json", "Loud")]
     found = subprocess.run(["sh", "-c", f'exec "$@" {closed}>&-', "sh", *program], capture_output=True, check=False)
     assert found.returncode == 1
     assert b"Traceback" not in found.stderr
@@ -200,7 +222,38 @@ def test_whatever_a_model_raises_on_an_image_is_one_line(folder: Path, error: st
     assert f"net.safetensors cannot take images (1, 8, 8): {error}" in said
 
 
+@pytest.mark.parametrize("error", ["GeneratorExit", "BaseException"])
+def test_a_model_that_raises_what_is_no_exception_is_one_line_and_no_verdict(folder: Path, error: str) -> None:
+    said = fault(folder, f"{FIDELITY} --model-set error={error}", "Raising")
+    assert said == f"earmark: error: the code of the model raised {error} before there was a result"
+
+
+# ---------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_an_attack_that_does_not_train_leaves_a_checkpoint_beside_its_output_alone(folder: Path) -> None:
+    other = folder / "keep.safetensors.checkpoint"
+    other.write_bytes(b"of another run")
+    command = "attack half @net.safetensors --data npz:@data.npz --out @keep.safetensors"
+    assert run(folder, command, "Net").exit_code == 0
+    assert "is there already" in fault(folder, command, "Net")
+    trains = (
+        "attack fine-tune-ftal @net.safetensors --data npz:@data.npz --set epochs=1 --force --out @keep.safetensors"
+    )
+    assert "no readable checkpoint" in fault(folder, trains, "Net")
+    assert other.read_bytes() == b"of another run"
+
+
 # ---------------------------------------------------------------------------------------------------------------- marks
+
+
+def test_a_mark_minted_again_onto_its_own_file_is_secret_again(folder: Path) -> None:
+    mark, path = Noise(count=20).make(MarkKey(bytes(32)), SHAPE, CLASSES), folder / "open.safetensors"
+    for mode, after in ((0o644, 0o600), (0o400, 0o400)):
+        Minted("m", mark).save(path)
+        path.chmod(mode)
+        Minted("m", mark).save(path)
+        assert stat.S_IMODE(path.stat().st_mode) == after
 
 
 @pytest.mark.parametrize(("mark", "says"), [("wide", "shape (1, 8, 9) for 3 classes"), ("many", "for 4 classes")])

@@ -12,7 +12,7 @@ import torch
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from earmark.cli.output import note, own_output, tidy
+from earmark.cli.output import PROGRAM, note, own_output, tidy
 from earmark.errors import EarmarkError, unknown_name
 
 __all__ = ["BAD_INPUT", "CRASHED", "INTERRUPTED", "Command", "Commands", "example"]
@@ -31,13 +31,15 @@ log = logging.getLogger(__name__)
 class Commands(TyperGroup):
     """A group of commands. Bad input ends in one line on standard error and status 2, never in a traceback.
 
-    An error of earmark's own (a bug) has its traceback and status 70, so that status 1 is always a verdict. What
+    An error of earmark's own (a bug) has its traceback and status 70, and what foreign code raises that is no
+    `Exception` (`asyncio.CancelledError`, say) is bad input, so that status 1 is always a verdict. What
     libraries warn of is told after the result, and left out where there is none: the error says what is wrong.
     """
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:
         """Run the command in `args`, or the program's own arguments, and leave with its status."""
         arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
+        PROGRAM.set(args is None)
         extra["standalone_mode"] = False
         with warnings.catch_warnings(record=True) as warned:
             try:
@@ -47,6 +49,8 @@ class Commands(TyperGroup):
             except Exception:
                 log.exception("earmark failed; this is a bug")
                 status = CRASHED
+            except BaseException as error:  # noqa: BLE001  (foreign code raises anything, and 1 is a verdict)
+                status = _reported(error)
         if status == INTERRUPTED:
             typer.echo("earmark: interrupted; a long command goes on where it was when it is started again", err=True)
         for words in dict.fromkeys(" ".join(str(w.message).split()) for w in warned if status != BAD_INPUT):
@@ -80,6 +84,8 @@ def _reported(error: BaseException) -> int:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, SystemExit):  # typer's own way out is another exception, so this is foreign code
         return f"the code of the model ended the program (sys.exit({error.code!r:.80})) before there was a result"
+    if not isinstance(error, Exception):
+        return f"the code of the model raised {type(error).__name__} before there was a result"
     if isinstance(error, Memory):
         return f"the memory of this machine is full ({str(error) or type(error).__name__}); lower the batch size"
     context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
@@ -19,10 +20,13 @@ from earmark.errors import BadInput
 from earmark.files import write_atomic
 from earmark.reports import Table
 
-__all__ = ["new_file", "new_folder", "note", "own_output", "show", "tidy", "upright", "write_new"]
+__all__ = ["PROGRAM", "new_file", "new_folder", "note", "own_output", "show", "tidy", "upright", "write_new"]
 
 WIDE = 160
 """Columns of a table that goes to a file or a pipe."""
+
+PROGRAM: Final[ContextVar[bool]] = ContextVar("PROGRAM", default=False)
+"""Whether the process is the program and ends with the command that it runs."""
 
 OUTPUT: Final[ContextVar[TextIO | None]] = ContextVar("OUTPUT", default=None)
 """Where the running command's result goes; standard output where no command runs."""
@@ -44,7 +48,10 @@ def own_output() -> Iterator[None]:
 
 @contextmanager
 def _diverted() -> Iterator[TextIO]:
-    """Standard output under another file descriptor; its own one leads to standard error, for C code and children."""
+    """Standard output under another file descriptor; its own one leads to standard error, for C code and children.
+
+    In the program it stays so until the process ends: what imported code says when it is taken down is no result.
+    """
     sys.stdout.flush()
     kept = os.dup(sys.stdout.fileno())
     try:
@@ -52,7 +59,8 @@ def _diverted() -> Iterator[TextIO]:
         with open(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False) as result:
             yield result
     finally:
-        os.dup2(kept, sys.stdout.fileno())
+        if not PROGRAM.get():
+            os.dup2(kept, sys.stdout.fileno())
         os.close(kept)
 
 
@@ -118,6 +126,8 @@ def new_file(path: Path, force: bool, suffix: str = "", again: bool = False) -> 
 def write_new(path: Path, content: bytes, force: bool, mode: int = 0o644) -> None:
     """Write a file; one that is there must be wanted away (`force`), or have this very content, and stays then.
 
+    No more may be done with a file that stays than `mode` allows: what is secret is so again.
+
     Raises:
         BadInput: other content is there, or as `files.write_atomic`.
     """
@@ -125,6 +135,8 @@ def write_new(path: Path, content: bytes, force: bool, mode: int = 0o644) -> Non
         write_atomic(path, content, mode)
     elif path.read_bytes() != content:
         raise _taken(path)
+    else:
+        path.chmod(stat.S_IMODE(path.stat().st_mode) & mode)
 
 
 def _taken(path: Path) -> BadInput:
