@@ -50,10 +50,10 @@ def attack(
     """
     if name not in ATTACKS and name not in FORGERIES:
         raise unknown_name("attack", name, [*ATTACKS, *FORGERIES])
-    images = open_data(data)
+    images, checkpoint = open_data(data), _checkpoint(name, out)
     if name in ATTACKS:
-        removal = _removal(name, sets, out, seed)
-        out = new_file(out, force, ".safetensors", again=beside(out).exists())
+        removal = _removal(name, sets, checkpoint, seed)
+        out = new_file(out, force, ".safetensors", again=checkpoint is not None and checkpoint.exists())
         value = _removed(removal, _victim(model, stolen, model_set, images), images, out, seed, force)
         found = f"{100 * value['val_acc']:.2f} % of the test images right"
     else:
@@ -61,26 +61,34 @@ def attack(
         value = _forged(made, _victim(model, stolen, model_set, images), images, out, seed)
         found = "a forged claim and its evidence"
     show(as_json, {"attack": name, **value}, f"{out}: {found}")
-    beside(out).unlink(missing_ok=True)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
 
 
 def _victim(name: str, weights: Path, arguments: list[str] | None, data: Data) -> nn.Module:
     return fitting(network(name, weights, arguments, data), data, str(weights))
 
 
-def _removal(name: str, sets: list[str] | None, out: Path, seed: int) -> Remove:
+def _checkpoint(name: str, out: Path) -> Path | None:
+    """Where an attack that trains saves its run; what lies there beside the output of another attack is not its own."""
+    made = ATTACKS.get(name)
+    trains = made is not None and (made is Overwrite or "checkpoint" in inspect.signature(made).parameters)
+    return beside(out) if trains else None
+
+
+def _removal(name: str, sets: list[str] | None, checkpoint: Path | None, seed: int) -> Remove:
     if ATTACKS[name] is Overwrite:
-        return _overwriting(sets, out, seed)
-    own = {"checkpoint": beside(out)} if "checkpoint" in inspect.signature(ATTACKS[name]).parameters else {}
+        return _overwriting(sets, checkpoint, seed)
+    own = {} if checkpoint is None else {"checkpoint": checkpoint}
     form = Form.of(f"settings of {name}", ATTACKS[name], without=own)
     built: Remove = form.fill(sets, lambda **values: remover(name, **values, **own))
     return built
 
 
-def _overwriting(sets: list[str] | None, out: Path, seed: int) -> Remove:
+def _overwriting(sets: list[str] | None, checkpoint: Path | None, seed: int) -> Remove:
     """A thief who marks the stolen model with a key of his own; `mint` and `method` are settings like the others."""
     chosen = [text.removeprefix("method=") for text in sets or () if text.startswith("method=")]
-    form, build = embedding(chosen[0] if chosen else "fixll+pfl", checkpoint=beside(out))
+    form, build = embedding(chosen[0] if chosen else "fixll+pfl", checkpoint=checkpoint)
     types = {**form.types, "mint": TriggerMint, "method": str}
     key = MarkKey(hashlib.sha256(b"earmark/thief/%d" % seed).digest())
 
