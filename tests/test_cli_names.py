@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from pathlib import Path
@@ -69,6 +70,9 @@ PATHS = ("--data", "digits", "--out", "x.safetensors")
         (("train", "--out", "x.safetensors", "--data", "digit"), "unknown data 'digit': did you mean 'digits'?"),
         (("train", "--out", "x.safetensors"), "missing option '--data'; see"),
         (("train", *PATHS, "--seed", "x"), "invalid value for '--seed'"),
+        (("train", *PATHS, "--seed", "9" * 20), "invalid value for '--seed'"),
+        (("embed", "--host", "h", "--mark", "m", *PATHS, "--seed", "-1"), "invalid value for '--seed'"),
+        (("demo", "--seed", str(2**63)), "invalid value for '--seed'"),
         (("attack", "prune", "m", *PATHS), "unknown attack 'prune': did you mean 'prune-"),
         (
             ("attack", "half", "m", *PATHS, "--set", "to=float8"),
@@ -118,6 +122,19 @@ def test_an_interrupt_says_that_work_is_not_lost(signal: type[BaseException], mo
     found = run("train", *PATHS)
     assert found.exit_code == INTERRUPTED
     assert found.stderr == "earmark: interrupted; a long command goes on where it was when it is started again\n"
+
+
+@pytest.mark.parametrize("kind", [asyncio.CancelledError, GeneratorExit, type("Own", (BaseException,), {})])
+def test_what_only_foreign_code_raises_is_one_line_and_no_verdict(
+    kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(source: str) -> None:
+        raise kind
+
+    monkeypatch.setattr("earmark.cli.owner.open_data", stop)
+    found = run("train", *PATHS)
+    assert (found.exit_code, found.stdout) == (BAD_INPUT, "")
+    assert found.stderr == f"earmark: error: the code of the model raised {kind.__name__} before there was a result\n"
 
 
 @pytest.mark.parametrize("kind", [MemoryError, torch.OutOfMemoryError])

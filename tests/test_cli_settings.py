@@ -76,6 +76,8 @@ FORM = Form.of("settings", Example)
         ("size=7", Example(size=7)),
         ("share=1", Example(share=1.0)),
         ("name=null", Example()),
+        ("name=none", Example()),
+        ('name="none"', Example(name="none")),
         ("name=layer 4", Example(name="layer 4")),
         ("name=0", Example(name="0")),
         ('name="0.5"', Example(name="0.5")),
@@ -152,6 +154,13 @@ def test_mints_and_label_policies_have_short_names_and_objects() -> None:
 def test_what_is_no_mint_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="noise"):
         Form.of("adversarial", AdversarialTriggers).fill([text], AdversarialTriggers)
+
+
+def test_none_is_the_value_of_what_may_be_left_out_and_of_nothing_else() -> None:
+    assert Form.of("training", Settings).fill(["clip=none"], Settings(clip=1.0).but).clip is None
+    assert Form.of("adversarial", AdversarialTriggers).fill(["pose_as=none"], AdversarialTriggers).pose_as is None
+    with pytest.raises(BadInput, match="lr: input should be a valid number, got 'none'"):
+        Form.of("training", Settings).fill(["lr=none"], Settings)
 
 
 def test_what_no_text_can_give_is_no_setting() -> None:

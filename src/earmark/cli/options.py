@@ -23,7 +23,9 @@ __all__ = [
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output, and nothing else there.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Fixes every random choice of the run.")]
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Fixes every random choice of the run.")
+]
 DataSource = Annotated[str, typer.Option("--data", metavar="SOURCE", help="digits, idx:DIR, folder:DIR or npz:FILE.")]
 ModelName = Annotated[
     str,

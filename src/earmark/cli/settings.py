@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, final, get_type_hints
+from typing import Any, TypeVar, final, get_args, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
@@ -122,6 +122,8 @@ class Form:
         if name not in self.types:
             raise unknown_name("setting", name, self.types)
         value, hint = value_of(text), self.types[name]
+        if text == "none" and type(None) in get_args(hint):
+            return None
         if hint in CONVERTERS:
             return CONVERTERS[hint](value)
         try:
