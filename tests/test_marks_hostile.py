@@ -18,6 +18,7 @@ from earmark.errors import BadInput
 from earmark.keys import MarkKey
 from earmark.marks import (
     MINTS,
+    MOST_TRIGGERS,
     Noise,
     NoiseChain,
     NotTrue,
@@ -30,6 +31,7 @@ from earmark.marks import (
     mark_from_parts,
     remint,
 )
+from earmark.stats import GRINDING_BITS, required_triggers
 
 KEY = MarkKey(bytes(range(32)))
 MARK = Stamped(5, NotTrue())(KEY, None, digits())
@@ -202,3 +204,19 @@ def test_a_mark_too_large_to_mint_again_is_refused_unminted(monkeypatch: pytest.
     monkeypatch.setattr(Noise, "paint", lambda *_: pytest.fail("began to mint"))
     with pytest.raises(BadInput, match="at most 159 pixel values to mint again, got 160"):
         remint(KEY, mark)
+
+
+def test_a_mark_of_more_triggers_than_any_owner_needs_is_refused_unminted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert required_triggers(0.5, 0.6, 1e-6, 0.999, GRINDING_BITS) < MOST_TRIGGERS
+    assert required_triggers(0.1, 0.16, 1e-6, 0.999, GRINDING_BITS) < MOST_TRIGGERS
+    monkeypatch.setattr(Noise, "paint", lambda *_: pytest.fail("began to mint"))
+    count = MOST_TRIGGERS + 1
+    with pytest.raises(BadInput, match=f"at most {MOST_TRIGGERS} triggers to mint again, got {count}"):
+        remint(KEY, distinct(Noise(count)))
+
+
+def distinct(mint: TriggerMint) -> TriggerSet:
+    codes = torch.arange(mint.count)
+    images = torch.stack([codes % 256, codes // 256], 1).reshape(-1, 1, 1, 2).to(torch.uint8)
+    labels = torch.zeros(mint.count, dtype=torch.int64)
+    return TriggerSet(images, labels, 10, mint.labels.null(10), mint.settings())

@@ -33,6 +33,7 @@ from earmark.marks.triggers.unrelated import Unrelated
 __all__ = [
     "MARKS",
     "MINTS",
+    "MOST_TRIGGERS",
     "POLICIES",
     "Abstract",
     "Chain",
@@ -55,6 +56,7 @@ __all__ = [
 MINTS: Mapping[str, type[TriggerMint]] = {mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated)}
 MARKS: Mapping[str, type[TriggerSet]] = {"triggers": TriggerSet}
 MOST_VALUES = 1 << 28
+MOST_TRIGGERS = 1 << 13
 
 
 def from_settings(settings: Mapping[str, Any]) -> TriggerMint:
@@ -88,12 +90,14 @@ def remint(key: MarkKey, mark: TriggerSet) -> TriggerSet:
     a carrier, or triggers that were optimised on a model give another digest.
 
     Raises:
-        BadInput: settings that no mint of this release has, or that do not fit the mark; or more than 2^28 pixel
-            values, which would keep a judge minting for a stranger.
+        BadInput: settings that no mint of this release has, or that do not fit the mark; or more than 2^13
+            triggers or 2^28 pixel values, which would keep a judge minting for a stranger.
     """
     mint = from_settings(mark.settings)
     if mint.count != len(mark):
         raise BadInput(f"the settings speak of {mint.count} triggers and the mark has {len(mark)}")
+    if len(mark) > MOST_TRIGGERS:
+        raise BadInput(f"expected at most {MOST_TRIGGERS} triggers to mint again, got {len(mark)}")
     if mark.images.numel() > MOST_VALUES:
         raise BadInput(f"expected at most {MOST_VALUES} pixel values to mint again, got {mark.images.numel()}")
     return mint.make(key, mark.shape, mark.classes, mark.carriers)
