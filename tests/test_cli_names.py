@@ -42,6 +42,10 @@ def test_each_group_of_commands_ends_its_help_in_an_example(group: str) -> None:
     assert lines[-1].strip().startswith(f"earmark {group}")
 
 
+def test_committing_unchecked_has_to_be_asked_for() -> None:
+    assert "--unchecked" in run("commit", "--help").stdout
+
+
 @pytest.mark.parametrize("command", ["train", "embed", "fidelity", "attack", "demo"])
 def test_each_command_that_draws_at_random_takes_a_seed(command: str) -> None:
     assert "--seed N" in run(command, "--help").stdout

@@ -83,6 +83,18 @@ def test_dates_come_from_the_token_or_from_the_judge() -> None:
     assert times_of([CLAIM], None, None) == [None]
 
 
+def test_a_rival_without_a_token_that_holds_has_no_date_and_keeps_nobody_from_his(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    forged, bare = CLAIM.model_copy(update={"owner": "Eve"}), CLAIM.model_copy(update={"timestamp": None})
+    first, *others = times_of([CLAIM, forged, bare, None], None, [STAMPED / "root.pem"])
+    assert first is not None
+    assert others == [None, None, None]
+    assert "no trusted time for the claim of Eve: the claim's time-stamp token does not hold" in capsys.readouterr().err
+    with pytest.raises(BadInput, match="carries no time-stamp token"):
+        times_of([bare], None, [STAMPED / "root.pem"])
+
+
 def test_two_sources_of_dates_are_one_too_many() -> None:
     with pytest.raises(BadInput, match="got both"):
         times_of([CLAIM], ["2030-01-01T00:00:00Z"], [STAMPED / "root.pem"])

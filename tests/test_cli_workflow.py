@@ -21,7 +21,7 @@ from earmark.cli import app
 from earmark.cli.secrets import Minted, password
 from earmark.data import digits
 from earmark.errors import BadInput
-from earmark.files import load_tensors, read_json, save_tensors
+from earmark.files import load_tensors, read_json, save_tensors, weights_digest
 from earmark.models import PlainCNN
 from earmark.training.run import Run
 
@@ -407,6 +407,26 @@ def test_a_new_password_is_asked_for_twice_and_not_shown(monkeypatch: pytest.Mon
 )
 def test_files_and_values_that_will_not_do_are_named(desk: Desk, command: Sequence[str], says: str) -> None:
     assert says in desk.fault(*command)
+
+
+def test_a_commitment_that_no_judge_would_accept_is_refused_unless_it_is_wanted(desk: Desk) -> None:
+    for words, says in (
+        (("--marked", "@host.safetensors"), "no judge would accept this claim: "),
+        (("--key", "@other.pem"), "no judge would accept this mark: the opened key does not mint this mark"),
+    ):
+        if not (desk.folder / "other.pem").exists():
+            desk.good("key", "new", "@other.pem")
+        assert says in desk.fault(*COMMIT, *words, "--out", "@refused")
+        assert not (desk.folder / "refused").exists()
+    told = desk.good(*COMMIT, "--marked", "@host.safetensors", "--unchecked", "--out", "@unchecked")
+    found = desk.run("judge", "@host.safetensors", "--claim", told["claim"], "--evidence", told["evidence"])
+    assert found.status == 1
+
+
+def test_a_claim_binds_the_digest_that_was_told_when_its_model_was_written(desk: Desk) -> None:
+    claim = read_json(desk.folder / "commitment/claim.json")["claim"]
+    again = desk.good(*EMBED, *settings(), "--out", "@marked-again.safetensors")
+    assert again["digest"] == claim["marked_digest"] == weights_digest(desk.folder / "marked.safetensors")
 
 
 def test_a_mark_and_data_of_another_shape_or_class_count_are_refused(desk: Desk) -> None:
