@@ -32,8 +32,8 @@ class Commands(TyperGroup):
     """A group of commands. Bad input ends in one line on standard error and status 2, never in a traceback.
 
     An error of earmark's own (a bug) has its traceback and status 70, and what foreign code raises that is no
-    `Exception` (`asyncio.CancelledError`, say) is bad input, so that status 1 is always a verdict. What
-    libraries warn of is told after the result, and left out where there is none: the error says what is wrong.
+    `Exception` (`asyncio.CancelledError`, say) is bad input, so that status 1 is always a verdict. What libraries warn
+    of is told after the result, and left out where there is none: the error says what is wrong.
     """
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> NoReturn:

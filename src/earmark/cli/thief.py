@@ -21,7 +21,7 @@ from earmark.core import Data, Remove, rng
 from earmark.data import open_data
 from earmark.errors import unknown_name
 from earmark.evidence import commit
-from earmark.files import model_digest
+from earmark.files import model_digest, weights_digest
 from earmark.keys import MarkKey
 from earmark.marks import Noise, TriggerMint
 from earmark.training import accuracy
@@ -58,7 +58,7 @@ def attack(
         found = f"{100 * value['val_acc']:.2f} % of the test images right"
     else:
         made: Forger = Form.of(f"settings of {name}", FORGERIES[name]).fill(sets, lambda **v: forger(name, **v))
-        value = _forged(made, _victim(model, stolen, model_set, images), images, out, seed)
+        value = _forged(made, _victim(model, stolen, model_set, images), stolen, images, out, seed)
         found = "a forged claim and its evidence"
     show(as_json, {"attack": name, **value}, f"{out}: {found}")
     if checkpoint is not None:
@@ -110,7 +110,7 @@ def _removed(removal: Remove, stolen: nn.Module, data: Data, out: Path, seed: in
     return facts
 
 
-def _forged(forge: Forger, stolen: nn.Module, data: Data, out: Path, seed: int) -> dict[str, Any]:
+def _forged(forge: Forger, stolen: nn.Module, weights: Path, data: Data, out: Path, seed: int) -> dict[str, Any]:
     new_folder(out.parent)
     forgery = forge.forge(stolen, data, rng(seed))
     claim, evidence = commit(
@@ -123,5 +123,6 @@ def _forged(forge: Forger, stolen: nn.Module, data: Data, out: Path, seed: int) 
         out=out,
         owner_name="forger",
         check=False,
+        marked_digest=weights_digest(weights),
     )
     return {"claim": str(claim), "evidence": str(evidence)}

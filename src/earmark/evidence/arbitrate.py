@@ -33,10 +33,10 @@ class Case:
         released: the marked model that the claim commits to; one with another digest, or one that does not answer the
             other's triggers as a classifier would, counts as not shown. The digest binds the weights and not the code
             around them, so the judge builds the network himself.
+        owner_public: the public key of the owner whom the judge expects.
         released_digest: `files.weights_digest` of the file that `released` was filled from, which may hold the weights
             in another precision than the network runs in; `files.model_digest` of `released` unless given.
         released_fault: why what the claimant shows makes no model that the judge can ask; it counts as not shown.
-        owner_public: the public key of the owner whom the judge expects.
     """
 
     claimant: str
