@@ -6,6 +6,7 @@ z -> W_P z (+ b): z is the penultimate feature, the rows of W_P are the prototyp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -68,7 +69,7 @@ class Anatomy:
         head = {id(parameter) for parameter in self.linear(model).parameters()}
         return {name for name, parameter in model.named_parameters() if id(parameter) in head}
 
-    def read(self, model: nn.Module, images: Tensor, through: nn.Module | None = None) -> Reading:
+    def read(self, model: nn.Module, images: Tensor, through: Callable[[Tensor], Any] | None = None) -> Reading:
         """One forward pass that keeps z: through `model`, or through a wrapper of it (DDP, say) given as `through`."""
         caught: list[Tensor] = []
         hook = self.linear(model).register_forward_pre_hook(lambda _, args: caught.append(args[0]))

@@ -4,6 +4,8 @@ from earmark.training.checkpoint import Checkpoint
 from earmark.training.evaluate import accuracy, answers, predict, read_all, readings
 from earmark.training.host import HOST, require_every_class, train_host
 from earmark.training.loop import fit
+from earmark.training.masking import Masking
+from earmark.training.refinement import Refinement
 from earmark.training.settings import Augment, History, Record, Settings
 from earmark.training.terms import (
     CrossEntropy,
@@ -23,8 +25,10 @@ __all__ = [
     "CrossEntropy",
     "Distillation",
     "History",
+    "Masking",
     "PenultimateFeatureLoss",
     "Record",
+    "Refinement",
     "Settings",
     "SoftmaxLoss",
     "Step",

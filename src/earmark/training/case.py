@@ -11,6 +11,8 @@ from torch import nn
 from earmark.core import Images
 from earmark.errors import BadInput
 from earmark.files import digest, model_digest
+from earmark.training.masking import Masking
+from earmark.training.refinement import Refinement
 from earmark.training.settings import Augment, Settings
 from earmark.training.terms import Term
 
@@ -30,6 +32,8 @@ class Case:
     host: nn.Module | None
     augment: Augment | None
     head: str | None
+    masking: Masking | None = None
+    refinement: Refinement | None = None
 
     def check(self) -> None:
         """Raise `BadInput` for what cannot go together."""
@@ -65,7 +69,8 @@ class Case:
             parts |= {"trigger_pixels": self.triggers.pixels, "trigger_labels": self.triggers.labels}
         models = [None if model is None else model_digest(model) for model in (self.model, self.host)]
         terms = [named(term) for term in self.terms]
-        return digest(parts, [models, about, terms, named(self.augment), self.head, self.seed, more])
+        also = [None if how is None else how.to_dict() for how in (self.masking, self.refinement)]
+        return digest(parts, [models, about, terms, named(self.augment), self.head, self.seed, also, more])
 
 
 def named(what: object) -> str | None:

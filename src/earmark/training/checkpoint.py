@@ -44,6 +44,7 @@ class Position:
     best_score: list[float] | None = None
     best: dict[str, Tensor] | None = None
     done: bool = False
+    mask: Tensor | None = None
 
 
 class Saver:
@@ -67,6 +68,7 @@ class Saver:
         tensors = {f"model/{name}": value for name, value in state_tensors(model).items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optim/{index}/{name}": value for name, value in state.items() if isinstance(value, Tensor)}
+        tensors |= {} if position.mask is None else {"mask": position.mask}
         tensors |= {f"best/{name}": value for name, value in (position.best or {}).items()}
         about = {"fingerprint": self._fingerprint, **{name: getattr(position, name) for name in STANDING}}
         save_tensors(self._checkpoint.path, tensors, {"earmark": json.dumps(about)})
@@ -95,7 +97,7 @@ class Saver:
         optimizer.load_state_dict({**saved, "state": state})
         _as_laid_out(optimizer)
         best = _under(tensors, "best/") or None
-        return Position(**{name: about[name] for name in STANDING}, best=best)
+        return Position(**{name: about[name] for name in STANDING}, best=best, mask=tensors.get("mask"))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

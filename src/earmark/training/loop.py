@@ -21,7 +21,9 @@ from earmark.models import Anatomy, device_of, dissect, evaluating, frozen_batch
 from earmark.training.case import Case
 from earmark.training.case import named as _named
 from earmark.training.checkpoint import Checkpoint, Position, Saver
+from earmark.training.masking import Masking
 from earmark.training.progress import Meter, meter
+from earmark.training.refinement import Refinement
 from earmark.training.run import Run
 from earmark.training.settings import Augment, History, Record, Settings
 from earmark.training.terms import Term
@@ -47,6 +49,8 @@ def fit(
     trainable: Trainable = all_layers,
     augment: Augment | None = None,
     head: str | None = None,
+    masking: Masking | None = None,
+    refinement: Refinement | None = None,
     monitor: Callable[[nn.Module], Record] | None = None,
     until: Callable[[History], bool] | None = None,
     prefer: Callable[[Record], float | tuple[float, ...]] | None = None,
@@ -69,6 +73,8 @@ def fit(
         trainable: which parameters may change.
         augment: a random view of the training images, never of triggers.
         head: the name of the last linear layer, where the search for it cannot tell.
+        masking: weights dropped for a while during training; what is measured, selected and returned is unmasked.
+        refinement: gradient steps on in-distribution images in between.
         monitor: measured after each epoch, together with the mean of each term; the records are the history.
         until: the run ends after the first epoch at which this accepts the records so far (early stopping).
         prefer: the model ends as it was after the epoch whose record scores highest (selection), the first of equals.
@@ -86,7 +92,7 @@ def fit(
         Diverged: the loss stopped being finite; the last checkpoint is from before.
     """
     seed = int(torch.randint(2**62, (), generator=rng))
-    case = Case(model, data, tuple(terms), settings, seed, triggers, host, augment, head)
+    case = Case(model, data, tuple(terms), settings, seed, triggers, host, augment, head, masking, refinement)
     case.check()
     fabric = fabric or _fabric(settings)
     home, anatomy = device_of(model), dissect(model, data.pixels[:1], head)
@@ -113,6 +119,7 @@ def _epochs(
 ) -> History:
     position = saver.load(run.model, run.optimizer)
     history = position.history
+    run.restore_mask(position.mask, position.epoch, position.step)
     with meter(title, _total_steps(run)) as show:
         while not position.done and _total_steps(run):
             sums = _one_epoch(run, position, saver, show)
@@ -162,6 +169,7 @@ def _mode(run: Run) -> Iterator[None]:
 
 def _save(run: Run, saver: Saver, position: Position) -> None:
     if run.chief:
+        position.mask = run.mask_state()
         saver.save(run.model, run.optimizer, position)
 
 

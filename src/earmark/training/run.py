@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,8 @@ from earmark.models import Anatomy, Reading, device_of, evaluating
 from earmark.training.case import Case
 from earmark.training.evaluate import read_all
 from earmark.training.feed import Batch, Feed, mix
+from earmark.training.masking import Masks
+from earmark.training.refinement import refine
 from earmark.training.settings import Settings
 from earmark.training.terms import Step
 
@@ -41,8 +44,19 @@ class Run:
         share = (fabric.global_rank, fabric.world_size)
         self.feed = Feed(case.data, case.triggers, settings, case.augment, case.seed, self.device, share)
         self._weights = torch.tensor([term.weight for term in case.terms], device=self.device)
+        self._masks = None if case.masking is None else Masks(case.masking, model, case.seed)
+        self._refinement, self._data = case.refinement, case.data
         self._tables = self._constant_features(case.data, case.triggers)
         self._host, self._host_table = self._prepare_host(case.host, case.data, layout)
+
+    def mask_state(self) -> Tensor | None:
+        """The mask that stands, where a resumed run could not draw it again."""
+        return None if self._masks is None else self._masks.state()
+
+    def restore_mask(self, state: Tensor | None, epoch: int, step: int) -> None:
+        """Go on with a saved mask."""
+        if self._masks is not None:
+            self._masks.restore(state, epoch, step)
 
     @property
     def chief(self) -> bool:
@@ -53,7 +67,8 @@ class Run:
         """One forward, backward and update; the terms' values (T,), detached."""
         batch = self.feed.batch(order, epoch, number)
         self._reseed(mix(self.seed, epoch, number))
-        reading, host = self._read(batch), self._read_host(batch)
+        through, put_back = self._masked(epoch, number)
+        reading, host = self._read(batch, through), self._read_host(batch)
         nominal = self.settings.batch_size / self._fabric.world_size
         seen = Step(
             reading.features, reading.logits, batch.targets, batch.clean, nominal, host, self.model, self._start
@@ -66,7 +81,23 @@ class Run:
                 self._wrapped, self._stepper, max_norm=self.settings.clip, error_if_nonfinite=False
             )
         self._stepper.step()
+        put_back()
+        if self._refinement is not None and self._refinement.due(number, self.feed.steps_per_epoch):
+            place = (self.seed, epoch, number)
+            refine(self._refinement, self.model, self._data, place, self._masks if self._live else None)
         return values.detach()
+
+    @property
+    def _live(self) -> bool:
+        return self._masks is not None and self._masks.live
+
+    def _masked(self, epoch: int, number: int) -> tuple[Callable[[Tensor], Any], Callable[[], None]]:
+        """What this step computes through, and what puts dropped weights back after the optimizer has moved them."""
+        if self._masks is not None:
+            self._masks.draw(epoch, number)
+            if self._masks.live:
+                return self._masks.through(self._wrapped), self._masks.hold()
+        return self._wrapped, lambda: None
 
     def _reseed(self, seed: int) -> None:
         """Dropout draws from the device's own generator; `fit` puts back the state that it had."""
@@ -74,9 +105,9 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
 
-    def _read(self, batch: Batch) -> Reading:
+    def _read(self, batch: Batch, through: Callable[[Tensor], Any]) -> Reading:
         if self._tables is None:
-            return self._anatomy.read(self.model, batch.images, self._wrapped)
+            return self._anatomy.read(self.model, batch.images, through)
         data, triggers = self._tables
         features = data.index_select(0, batch.rows)
         if triggers is not None:
@@ -103,7 +134,8 @@ class Run:
 
     def _constant_features(self, data: Images, triggers: Images | None) -> tuple[Tensor, Tensor | None] | None:
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        still = self.settings.batchnorm == "frozen" and self.augment is None and self._fabric.world_size == 1
+        plain = self.augment is None and self._masks is None and self._refinement is None
+        still = self.settings.batchnorm == "frozen" and plain and self._fabric.world_size == 1
         if not still or not trained <= self._anatomy.head_parameters(self.model):
             return None
         reading = read_all(self.model, self._anatomy, data)

@@ -1,0 +1,205 @@
+"""Masked training: weights are dropped for a while, so that what is learnt does not hang on any few of them.
+
+Wen et al. 2023, Section 4.2.2: y = f(((W . M) / (1 - p)) x + b). Here p is the share that is *dropped*; the paper's
+text calls it the share preserved, which its 1 / (1 - p) contradicts. The layer computes with W . M / (1 - p) and
+autograd does the rest, so the gradient of W is (dL/dW_eff . M) / (1 - p), once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from earmark.errors import BadInput
+from earmark.training.feed import mix
+
+__all__ = ["Masking", "Masks"]
+
+LAYERS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+SPARSE = 1 / 64
+"""Below this share the dropped weights are drawn by index, above it each weight draws for itself."""
+MASKS = 1 << 62
+"""A step number that no step has: masks draw from a stream of their own."""
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How weights are masked during training.
+
+    Attributes:
+        drop: p, the share of weights dropped, 0 to below 1.
+        every: draw a new mask after this many steps; None for once an epoch (Algorithm 1).
+        by: "random", or "magnitude": the smallest weights, as the released code of February 2023 had it.
+        scope: "global" ranks the weights of all layers together, "layer" each layer's own; only magnitudes know ranks.
+        rescale: compute with the kept weights times 1 / (1 - p); False leaves them as they are (released code).
+        lasting: write the zeros into the weights when a mask is drawn, and then mask nothing: the released code, where
+            the very same step may grow them again.
+        layers: the kinds of layers whose weights are masked, never their biases, and no buffers.
+
+    Raises:
+        BadInput: a share outside [0, 1), an interval below 1, or an unknown word.
+    """
+
+    drop: float = 0.2
+    every: int | None = None
+    by: Literal["random", "magnitude"] = "random"
+    scope: Literal["global", "layer"] = "global"
+    rescale: bool = True
+    lasting: bool = False
+    layers: tuple[type[nn.Module], ...] = LAYERS
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop < 1:
+            raise BadInput(f"drop: expected a share of weights from 0 to below 1, got {self.drop}")
+        if self.every is not None and self.every < 1:
+            raise BadInput(f"every: expected a number of steps, 1 or more, or none for once an epoch, got {self.every}")
+        for what, word, known in (
+            ("by", self.by, ("random", "magnitude")),
+            ("scope", self.scope, ("global", "layer")),
+        ):
+            if word not in known:
+                raise BadInput(f"{what}: expected {' or '.join(known)}, got {word!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, as JSON types."""
+        return {**vars(self), "layers": sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in self.layers)}
+
+
+class Masks:
+    """The masks of one run: one factor for each weight, 0 where it is dropped, in one buffer.
+
+    A random mask is a function of (seed, epoch, which mask of the epoch), so a resumed run draws it again. One by
+    magnitude is a function of the weights at its time, so it is a part of the run's state.
+    """
+
+    def __init__(self, masking: Masking, model: nn.Module, seed: int) -> None:
+        self._how, self._seed = masking, seed
+        self._weights = _weights(model, masking.layers)
+        if not self._weights:
+            kinds = ", ".join(kind.__name__ for kind in masking.layers)
+            raise BadInput(f"masking: no layer of the kinds {kinds} has weights that train; name other kinds")
+        first = next(iter(self._weights.values()))
+        self._size = sum(weight.numel() for weight in self._weights.values())
+        self._kept = 1 / (1 - masking.drop) if masking.rescale and not masking.lasting else 1.0
+        self._flat = torch.full((self._size,), self._kept, dtype=first.dtype, device=first.device)
+        self._factors, at = {}, 0
+        for name, weight in self._weights.items():  # laid out as the weights are, whatever their memory format
+            piece = self._flat[at : at + weight.numel()]
+            self._factors[name] = piece.as_strided(weight.shape, weight.stride(), piece.storage_offset())
+            at += weight.numel()
+        self._dropped = torch.empty(0, dtype=torch.int64)
+        self._drawn: tuple[int, int] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether a step computes with other weights than the model's own."""
+        return not self._how.lasting and self._how.drop > 0
+
+    @property
+    def factors(self) -> Mapping[str, Tensor]:
+        """What each weight is multiplied with: 0, or 1 / (1 - p)."""
+        return self._factors
+
+    def draw(self, epoch: int, step: int) -> None:
+        """Draw the mask of this step, if it is not the last step's still."""
+        which = (epoch, 0 if self._how.every is None else step // self._how.every)
+        if which == self._drawn:
+            return
+        self._drawn = which
+        if self._how.lasting and not self._begins(step):
+            return
+        if self._how.by == "random":
+            self._draw_at_random(mix(self._seed, which[0], MASKS + which[1]))
+        else:
+            self._drop_smallest()
+        if self._how.lasting:
+            with torch.no_grad():
+                for name, weight in self._weights.items():
+                    weight.mul_(self._factors[name] != 0)
+            self._flat.fill_(1.0)
+
+    def _begins(self, step: int) -> bool:
+        """Whether a mask's time begins with this step of an epoch."""
+        return step % self._how.every == 0 if self._how.every is not None else step == 0
+
+    def _draw_at_random(self, seed: int) -> None:
+        """Counted in passes over the weights, which is what it costs: none for a small share, four for a large one."""
+        share = self._how.drop
+        if share <= SPARSE:
+            self._flat.index_fill_(0, self._dropped.to(self._flat.device), self._kept)
+            draws = round(math.log1p(-share) / math.log1p(-1 / self._size)) if self._size > 1 else round(share)
+            self._dropped = torch.randint(self._size, (draws,), generator=torch.Generator().manual_seed(seed))
+            self._flat.index_fill_(0, self._dropped.to(self._flat.device), 0.0)
+        else:
+            words = np.random.SFC64(seed).random_raw(-(-self._size // 4)).view(np.uint16)[: self._size]
+            self._flat.copy_(torch.from_numpy(words >= round(share * 2**16))).mul_(self._kept)
+
+    def _drop_smallest(self) -> None:
+        sizes = [weight.detach().abs().flatten() for weight in self._weights.values()]
+        ranked = [torch.cat(sizes)] if self._how.scope == "global" else sizes
+        limits = [_smallest(values, self._how.drop) for values in ranked] * (len(sizes) // len(ranked))
+        with torch.no_grad():
+            for (name, weight), limit in zip(self._weights.items(), limits, strict=True):
+                self._factors[name].copy_((weight.abs() > limit) * self._kept)
+
+    def through(self, wrapped: nn.Module) -> Callable[[Tensor], Any]:
+        """`wrapped`, computing with the masked weights; the weights themselves stay what they are."""
+        prefix = next(
+            name.removesuffix(wanted)
+            for wanted, own in list(self._weights.items())[:1]
+            for name, parameter in wrapped.named_parameters(remove_duplicate=False)
+            if parameter is own and name.endswith(wanted)
+        )
+        masked = {f"{prefix}{name}": weight * self._factors[name] for name, weight in self._weights.items()}
+        return partial(functional_call, wrapped, masked, tie_weights=False)
+
+    def hold(self) -> Callable[[], None]:
+        """Remember the dropped weights; what is returned puts them back after the optimizer's step.
+
+        Momentum and weight decay would move them, although this step has no gradient for them.
+        """
+        before = {name: weight.detach().clone() for name, weight in self._weights.items()}
+
+        def put_back() -> None:
+            with torch.no_grad():
+                for name, weight in self._weights.items():
+                    torch.where(self._factors[name] == 0, before[name], weight, out=weight.data)
+
+        return put_back
+
+    def state(self) -> Tensor | None:
+        """The mask that stands, where it cannot be drawn again: bool (all weights,)."""
+        return None if self._how.by == "random" or self._drawn is None else self._flat != 0
+
+    def restore(self, state: Tensor | None, epoch: int, step: int) -> None:
+        """Go on with a saved mask in the middle of its time."""
+        if state is None or self._begins(step):
+            return
+        self._drawn = (epoch, 0 if self._how.every is None else step // self._how.every)
+        torch.mul(state.to(self._flat.device), self._kept, out=self._flat)
+
+
+def _weights(model: nn.Module, layers: tuple[type[nn.Module], ...]) -> dict[str, nn.Parameter]:
+    """The weights that train, of layers of these kinds, by their names in the model."""
+    found: dict[str, nn.Parameter] = {}
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(module, layers) and isinstance(weight, nn.Parameter) and weight.requires_grad:
+            if any(weight is other for other in found.values()):
+                raise BadInput(f"masking: {name} shares its weight with another layer; name other kinds of layers")
+            found[f"{name}.weight" if name else "weight"] = weight
+    return found
+
+
+def _smallest(values: Tensor, share: float) -> Tensor:
+    """The size up to which `share` of the values lie; below all of them for none."""
+    count = round(share * values.numel())
+    return values.new_tensor(-1.0) if count == 0 else values.kthvalue(count).values
