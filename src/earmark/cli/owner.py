@@ -73,9 +73,11 @@ def mint(
     data: options.DataSource,
     out: options.Out,
     kind: Annotated[
-        str, typer.Option("--kind", metavar="KIND", help="noise, noise-chain, abstract, stamped or unrelated.")
+        str, typer.Option("--kind", metavar="KIND", help="noise, noise-chain, abstract, stamped, unrelated or fused.")
     ] = "noise",
-    count: Annotated[int, typer.Option("--count", metavar="N", help="How many triggers.")] = 100,
+    count: Annotated[
+        int | None, typer.Option("--count", metavar="N", help="How many triggers; the kind's own number without it.")
+    ] = None,
     source: Annotated[
         str | None, typer.Option("--source", metavar="SOURCE", help="Other data, for unrelated triggers.")
     ] = None,
@@ -95,7 +97,7 @@ def mint(
     if source is not None and kind != "unrelated":
         raise BadInput(f"--source is for unrelated triggers alone, got --kind {kind}; leave one of the two out")
     check_text("--name", name)
-    given: dict[str, Any] = {"count": count}
+    given: dict[str, Any] = {} if count is None else {"count": count}
     images = open_data(data)
     if source is not None:
         given["source"] = open_data(source).train
@@ -105,7 +107,7 @@ def mint(
     mark = make(open_key(key, password_file).mark_key(name), None, images)
     Minted(name, mark).save(out, force)
     facts = about(name, mark)
-    if facts["matches_needed"] is None or facts["matches_needed"] > len(mark):
+    if facts["matches_needed"] is None or facts["matches_needed"] > mark.trials:
         note("no judge can accept this mark: " + ("it has too few triggers" if mark.null.rate else mark.null.words))
     show(as_json, {"out": str(out), **facts}, f"{out}: {len(mark)} triggers. {mark.null.words}")
 
@@ -207,10 +209,11 @@ def commit_to(
 def about(name: str, mark: TriggerSet) -> dict[str, Any]:
     """What anyone may know of a mark."""
     rate = mark.null.rate
-    needed = None if rate is None else critical_count(len(mark), rate, ALPHA, GRINDING_BITS)
+    needed = None if rate is None else critical_count(mark.trials, rate, ALPHA, GRINDING_BITS)
     return {
         "mark": name,
         "triggers": len(mark),
+        "trials": mark.trials,
         "shape": list(mark.shape),
         "classes": mark.classes,
         "null": {"basis": mark.null.basis, "rate": mark.null.rate},

@@ -19,7 +19,9 @@ from earmark.models import dissect
 from earmark.training import (
     Augment,
     History,
+    Masking,
     Record,
+    Refinement,
     Settings,
     Term,
     Trainable,
@@ -43,6 +45,8 @@ class Backdoor:
         start: the model that training begins with.
         settings: of the run; a run from scratch wants `batchnorm="train"` and a higher rate.
         augment: a random view of the training images.
+        masking: weights dropped for a while during training (Wen et al. 2023).
+        refinement: training-time fine-tuning in between (Wen et al. 2023).
         head: the name of the last linear layer, where the search for it cannot tell.
         enough: stop after the first epoch with at least this trigger accuracy; None trains to the end.
         patience: with `enough`, how many epochs more to train after it was first reached.
@@ -59,6 +63,8 @@ class Backdoor:
     start: Start = field(default_factory=FromHost)
     settings: Settings = field(default_factory=Settings)
     augment: Augment | None = None
+    masking: Masking | None = None
+    refinement: Refinement | None = None
     head: str | None = None
     enough: float | None = None
     patience: int = 0
@@ -95,19 +101,20 @@ class Backdoor:
         if self.needs_labels:
             require_every_class(data.train)
         model = self.start(host, anatomy, rng)
-        triggers = Images(mark.images, mark.labels, mark.classes, "triggers")
         history = fit(
             model,
             data.train,
             self.terms,
             self.settings,
             rng,
-            triggers=triggers,
+            triggers=mark.lessons,
             host=host,
             trainable=self.trainable,
             augment=self.augment,
             head=anatomy.head,
-            monitor=lambda m: self._measure(m, triggers, data.test),
+            masking=self.masking,
+            refinement=self.refinement,
+            monitor=lambda m: self._measure(m, mark, data.test),
             until=self._has_enough if self.enough is not None else None,
             identity=self._identity(data.test),
             prefer=(lambda r: (r["trig_acc"], r.get("val_acc", 0.0))) if self.select == "best" else None,
@@ -124,8 +131,10 @@ class Backdoor:
         seen = digest({"pixels": watched.pixels, "labels": watched.labels})
         return [self.enough, self.patience, self.select, sorted(self.measures), seen]
 
-    def _measure(self, model: nn.Module, triggers: Images, test: Images) -> Record:
-        record = {"trig_acc": accuracy(model, triggers)}
+    def _measure(self, model: nn.Module, mark: TriggerSet, test: Images) -> Record:
+        record = {"trig_acc": accuracy(model, mark.as_images())}
+        if mark.teaching is not None:
+            record["taught_acc"] = accuracy(model, mark.teaching)
         if self.watch:
             record["val_acc"] = accuracy(model, test.sample(self.watch))
         record |= {name: measure(model) for name, measure in self.measures.items()}

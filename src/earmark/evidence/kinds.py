@@ -44,7 +44,7 @@ class Kind:
 
 
 def _trigger_facts(mark: TriggerSet) -> Mapping[str, Any]:
-    return {"n": len(mark), "classes": mark.classes, "image_shape": mark.shape}
+    return {"n": mark.trials, "classes": mark.classes, "image_shape": mark.shape}
 
 
 def _test_triggers(suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int) -> Verdict:

@@ -126,4 +126,4 @@ def _accuracy(logits: Tensor, images: Images) -> float:
 
 
 def _trigger_accuracy(model: nn.Module, mark: TriggerSet) -> float:
-    return accuracy(model, Images(mark.images, mark.labels, mark.classes, "triggers"))
+    return accuracy(model, mark.as_images())

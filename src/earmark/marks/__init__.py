@@ -7,9 +7,10 @@
 | `Abstract` | generated geometric art |
 | `Stamped` | a text, a logo or a keyed pattern on training images or on abstract art |
 | `Unrelated` | images of another data set |
+| `Fused` | two training images of different classes in one |
 
-A label policy gives each trigger its label: `Uniform` (the default) and `NotTrue` draw it from the key and have an
-exact null; `Chain` and `OneClass` are what papers used and have none.
+A label policy gives each trigger its label: `Uniform` (the default of most), `NotTrue` and `NotSources` draw it from
+the key and have an exact null; `Chain` and `OneClass` are what papers used and have none.
 """
 
 from __future__ import annotations
@@ -23,9 +24,19 @@ from earmark.core import Mark
 from earmark.errors import BadInput, unknown_name
 from earmark.keys import MarkKey
 from earmark.marks.triggers.abstract import Abstract
-from earmark.marks.triggers.base import FORMAT, TriggerMint, TriggerSet
+from earmark.marks.triggers.base import FORMAT, TriggerMint, TriggerSet, plurality
 from earmark.marks.triggers.chain import NoiseChain
-from earmark.marks.triggers.labels import POLICIES, Chain, LabelPolicy, NotTrue, OneClass, Uniform, policy_from
+from earmark.marks.triggers.fused import Fused
+from earmark.marks.triggers.labels import (
+    POLICIES,
+    Chain,
+    LabelPolicy,
+    NotSources,
+    NotTrue,
+    OneClass,
+    Uniform,
+    policy_from,
+)
 from earmark.marks.triggers.noise import Noise
 from earmark.marks.triggers.stamped import Stamped
 from earmark.marks.triggers.unrelated import Unrelated
@@ -37,9 +48,11 @@ __all__ = [
     "POLICIES",
     "Abstract",
     "Chain",
+    "Fused",
     "LabelPolicy",
     "Noise",
     "NoiseChain",
+    "NotSources",
     "NotTrue",
     "OneClass",
     "Stamped",
@@ -49,11 +62,14 @@ __all__ = [
     "Unrelated",
     "from_settings",
     "mark_from_parts",
+    "plurality",
     "policy_from",
     "remint",
 ]
 
-MINTS: Mapping[str, type[TriggerMint]] = {mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated)}
+MINTS: Mapping[str, type[TriggerMint]] = {
+    mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated, Fused)
+}
 MARKS: Mapping[str, type[TriggerSet]] = {"triggers": TriggerSet}
 MOST_VALUES = 1 << 28
 MOST_TRIGGERS = 1 << 13
@@ -96,10 +112,14 @@ def remint(key: MarkKey, mark: TriggerSet) -> TriggerSet:
     mint = from_settings(mark.settings)
     if mint.count != len(mark):
         raise BadInput(f"the settings speak of {mint.count} triggers and the mark has {len(mark)}")
-    if len(mark) > MOST_TRIGGERS:
-        raise BadInput(f"expected at most {MOST_TRIGGERS} triggers to mint again, got {len(mark)}")
-    if mark.images.numel() > MOST_VALUES:
-        raise BadInput(f"expected at most {MOST_VALUES} pixel values to mint again, got {mark.images.numel()}")
+    taught = 0 if mark.teaching is None else len(mark.teaching)
+    for what, came, most in (
+        ("triggers", len(mark), MOST_TRIGGERS),
+        ("images to learn from", taught, MOST_TRIGGERS),
+        ("pixel values", (len(mark) + taught) * mark.images[0].numel(), MOST_VALUES),
+    ):
+        if came > most:
+            raise BadInput(f"expected at most {most} {what} to mint again, got {came}")
     return mint.make(key, mark.shape, mark.classes, mark.carriers)
 
 

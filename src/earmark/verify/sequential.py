@@ -12,9 +12,9 @@ from torch import Tensor
 from earmark import stats
 from earmark.core import Query, Verdict
 from earmark.keys import MarkKey
-from earmark.marks import TriggerSet
+from earmark.marks import TriggerSet, plurality
 from earmark.verify.answers import Asking, NoAnswer
-from earmark.verify.triggers import TriggerTest, check_settings, hedge, unread
+from earmark.verify.triggers import TriggerTest, asked, check_settings, hedge, unread
 
 __all__ = ["SequentialTriggerTest"]
 
@@ -30,7 +30,7 @@ class SequentialTriggerTest:
     `TriggerTest` on the same matches. For ten classes and alpha = 1e-6, seven matches of seven are enough. The test
     gives up when even matches on all that is left would not be enough.
 
-    The verdict's `n` and `statistic` count the triggers up to the decision, whatever the batch size. `details` holds
+    The verdict's `n` and `statistic` count the trials up to the decision, whatever the batch size. `details` holds
     `matches`, `share`, `queries` (images sent: n, and the rest of the last batch), `triggers` (the mark's size),
     `log10_e_max`, `unanswered`, `grinding_bits` and `K`; no interval, since stopping by the data would bias it. A mark
     whose null has no basis gives nothing to stop early for and goes to `TriggerTest`. What counts as an answer, and the
@@ -67,14 +67,18 @@ class SequentialTriggerTest:
         self, suspect: Query, mark: TriggerSet, evidence: stats.SequentialBinomial
     ) -> tuple[Tensor, NoAnswer | None]:
         """Ask until the matter is decided, counting into `evidence`; all labels that the suspect answered."""
-        n = len(mark)
+        n, size = mark.trials, mark.group
         order = torch.arange(n) if self.order is None else self.order.stream("query-order").permutation(n)
-        labels, answered = torch.split(mark.labels.cpu()[order], self.batch_size), list[Tensor]()
-        asking = Asking(suspect, mark.images.cpu()[order], mark.classes, self.batch_size)
-        batches = iter(asking)
+        triggers = (order[:, None] * size + torch.arange(size)).flatten()
+        asking = Asking(suspect, mark.images.cpu()[triggers], mark.classes, self.batch_size)
+        labels, batches, answered = mark.labels.cpu()[::size][order], iter(asking), list[Tensor]()
+        open_group = torch.empty(0, dtype=torch.int64)
         while self._open(evidence, n):  # with nothing left to ask it is decided, so there is always a next batch
             answered.append(next(batches))
-            for match in (answered[-1] == labels[len(answered) - 1]).tolist():
+            open_group = torch.cat([open_group, answered[-1]])
+            groups = open_group[: len(open_group) // size * size].reshape(-1, size)
+            open_group = open_group[groups.numel() :]
+            for match in (plurality(groups) == labels[evidence.trials :][: len(groups)]).tolist():
                 if self._open(evidence, n):
                     evidence.update(match)
         return torch.cat([torch.empty(0, dtype=torch.int64), *answered]), asking.fault
@@ -90,12 +94,12 @@ class SequentialTriggerTest:
         self, mark: TriggerSet, evidence: stats.SequentialBinomial, answers: Tensor, fault: NoAnswer | None
     ) -> Verdict:
         accepted: bool | None = self._enough(evidence.log_e_max)
-        outcome = "which is enough" if accepted else f"and no answers to the rest of the {len(mark)} would be enough"
-        reason = f"{evidence.matches} of the first {evidence.trials} triggers matched, {outcome}{hedge(mark)}"
+        outcome = "which is enough" if accepted else f"and no answers to the rest of the {mark.trials} would be enough"
+        reason = f"{evidence.matches} of the first {evidence.trials} {asked(mark)} matched, {outcome}{hedge(mark)}"
         if not evidence.trials:
             accepted = None
-            reason = f"{len(mark)} triggers are too few: even all matches would not be enough; mint more"
-        unanswered = int((answers[: evidence.trials] < 0).sum())
+            reason = f"{mark.trials} {asked(mark)} are too few: even all matches would not be enough; mint more"
+        unanswered = int((answers[: evidence.trials * mark.group] < 0).sum())
         details = self._details(mark, evidence) | {"queries": len(answers), "unanswered": unanswered}
         log10_p = stats.grind_log10_p(evidence.log10_p, self.grinding_bits)
         reason += unread(unanswered, fault)

@@ -14,7 +14,7 @@ from earmark.errors import BadInput
 from earmark.marks import TriggerSet
 from earmark.verify.answers import Asking, NoAnswer
 
-__all__ = ["TriggerTest", "check_settings", "hedge", "unanswered_verdict", "unread"]
+__all__ = ["TriggerTest", "asked", "check_settings", "hedge", "unanswered_verdict", "unread"]
 
 CONFIDENCE = 0.95
 
@@ -24,11 +24,13 @@ CONFIDENCE = 0.95
 class TriggerTest:
     """Ask a suspect every trigger once and test the number of matches exactly.
 
-    With k matches among n triggers, p = min(1, 2^g P(X >= k)), X ~ Binomial(n, rate), where `rate` is the mark's null
-    and g the grinding bits; the suspect is found to carry the mark where p <= alpha. For an exact null, an innocent
-    suspect is accepted with probability at most alpha, whatever it answers and however its answers hang together: the
-    labels it would have to guess were drawn from a key that it does not know. That the mark's labels were drawn so is
-    the judge's to check, by minting the mark again from the opened key; this test takes the mark's null as it stands.
+    A trial is a trigger, or a group of triggers that share one keyed label, where what the suspect answers most often
+    in the group is its answer (`TriggerSet.trials_matched`). With k matches among n trials,
+    p = min(1, 2^g P(X >= k)), X ~ Binomial(n, rate), where `rate` is the mark's null and g the grinding bits; the
+    suspect is found to carry the mark where p <= alpha. For an exact null, an innocent suspect is accepted with
+    probability at most alpha, whatever it answers and however its answers hang together: the labels it would have to
+    guess were drawn from a key that it does not know. That the mark's labels were drawn so is the judge's to check, by
+    minting the mark again from the opened key; this test takes the mark's null as it stands.
 
     The verdict:
         accepted True: p <= alpha, on an exact or calibrated null (the reason says where it is calibrated).
@@ -65,7 +67,7 @@ class TriggerTest:
         answers = torch.cat(list(asking))
         if asking.fault is not None and bool((answers < 0).all()):
             return unanswered_verdict(mark, asking.fault, self.alpha, self.grinding_bits)
-        matches, unanswered = int(mark.matches(answers).sum()), int((answers < 0).sum())
+        matches, unanswered = int(mark.trials_matched(answers).sum()), int((answers < 0).sum())
         if mark.null.rate is None:
             return self._without_null(mark, matches, unanswered, asking.fault)
         return self._with_null(mark, mark.null.rate, matches, unanswered, asking.fault)
@@ -73,36 +75,37 @@ class TriggerTest:
     def _with_null(
         self, mark: TriggerSet, rate: float, matches: int, unanswered: int, fault: NoAnswer | None
     ) -> Verdict:
-        n = len(mark)
+        n = mark.trials
         raw = stats.log_binomial_tail(matches, n, rate) / math.log(10)
         log10_p = stats.grind_log10_p(raw, self.grinding_bits)
         critical = stats.critical_count(n, rate, self.alpha, self.grinding_bits)
         details = self._details(mark, matches, critical, unanswered) | {"log10_p_before_grinding": raw}
         accepted: bool | None = stats.accepts(log10_p, self.alpha)
-        reason = (
-            f"{matches} of {n} triggers matched where {critical} are {'enough' if accepted else 'needed'}{hedge(mark)}"
-        )
+        outcome = "enough" if accepted else "needed"
+        reason = f"{matches} of {n} {asked(mark)} matched where {critical} are {outcome}{hedge(mark)}"
         if critical > n:
-            accepted, reason = None, f"{n} triggers are too few: even {n} matches would not be enough; mint more"
+            accepted, reason = None, f"{n} {asked(mark)} are too few: even {n} matches would not be enough; mint more"
         reason += unread(unanswered, fault)
         return Verdict(accepted, matches, n, mark.null, log10_p, self.alpha, reason, details)
 
     def _without_null(self, mark: TriggerSet, matches: int, unanswered: int, fault: NoAnswer | None) -> Verdict:
-        n = len(mark)
+        n = mark.trials
         guessing = min(n, stats.critical_count(n, 1 / mark.classes, self.alpha))
         details = self._details(mark, matches, None, unanswered) | {"log10_p_before_grinding": None}
         if matches < guessing:
-            accepted, reason = False, f"{matches} of {n} triggers matched, no more than guessing could"
+            accepted, reason = False, f"{matches} of {n} {asked(mark)} matched, no more than guessing could"
         else:
             accepted = None
-            reason = f"{matches} of {n} triggers matched, but this mark's null has no basis, so that proves nothing"
+            reason = (
+                f"{matches} of {n} {asked(mark)} matched, but this mark's null has no basis, so that proves nothing"
+            )
         return Verdict(accepted, matches, n, mark.null, None, self.alpha, reason + unread(unanswered, fault), details)
 
     def _details(self, mark: TriggerSet, matches: int, critical: int | None, unanswered: int) -> dict[str, Any]:
         return {
             "matches": matches,
-            "share": matches / len(mark),
-            "clopper_pearson": list(stats.clopper_pearson(matches, len(mark), CONFIDENCE)),
+            "share": matches / mark.trials,
+            "clopper_pearson": list(stats.clopper_pearson(matches, mark.trials, CONFIDENCE)),
             "critical_count": critical,
             "grinding_bits": self.grinding_bits,
             "K": mark.classes,
@@ -116,6 +119,11 @@ def check_settings(alpha: float, grinding_bits: int, batch_size: int) -> None:
         raise BadInput(f"alpha: expected an error probability strictly between 0 and 1, got {alpha}")
     if not 0 <= grinding_bits < math.inf or batch_size < 1:
         raise BadInput(f"expected grinding bits >= 0 and a batch size >= 1, got {grinding_bits} and {batch_size}")
+
+
+def asked(mark: TriggerSet) -> str:
+    """What the mark's trials are called."""
+    return "triggers" if mark.group == 1 else f"groups of {mark.group} triggers"
 
 
 def hedge(mark: TriggerSet) -> str:
@@ -134,7 +142,7 @@ def unanswered_verdict(mark: TriggerSet, silence: NoAnswer, alpha: float, grindi
         "unanswered": len(mark),
         "error": silence.error,
     }
-    return Verdict(False, 0, len(mark), mark.null, log10_p, alpha, reason, details)
+    return Verdict(False, 0, mark.trials, mark.null, log10_p, alpha, reason, details)
 
 
 def unread(unanswered: int, fault: NoAnswer | None) -> str:

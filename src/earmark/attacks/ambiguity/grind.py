@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from earmark.attacks.ambiguity.forgery import NAME, Forger, Forgery, draw_owner
-from earmark.core import Data, Images, Mint
+from earmark.core import Data, Mint
 from earmark.keys import OwnerKey
 from earmark.marks import TriggerSet
 from earmark.marks.triggers.check import whole
@@ -53,5 +53,5 @@ class Grind(Forger):
 
     def _try(self, model: nn.Module, data: Data, owner: OwnerKey, name: str) -> tuple[Forgery, int]:
         mark = self.mint(owner.mark_key(name), model, data)
-        answered = answers(model, Images(mark.images, mark.labels, mark.classes))
-        return Forgery(mark, owner, name), int(mark.matches(answered).sum())
+        answered = answers(model, mark.as_images())
+        return Forgery(mark, owner, name), int(mark.trials_matched(answered).sum())

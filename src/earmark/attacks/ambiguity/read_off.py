@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from earmark.attacks.ambiguity.forgery import Forger, Forgery, honest_start
-from earmark.core import Data, Images
+from earmark.core import Data
 from earmark.marks import TriggerMint
 from earmark.training import answers
 
@@ -32,5 +32,6 @@ class ReadOff(Forger):
     def forge(self, model: nn.Module, data: Data, rng: torch.Generator) -> Forgery:
         start = honest_start(self.pose_as, self.count, model, data, rng)
         mark = start.mark
-        labels = answers(model, Images(mark.images, mark.labels, mark.classes))
+        groups = answers(model, mark.as_images()).reshape(mark.trials, mark.group)
+        labels = groups.mode(dim=1).values.repeat_interleave(mark.group)
         return replace(start, mark=replace(mark, labels=labels))

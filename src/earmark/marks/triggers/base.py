@@ -19,7 +19,7 @@ from earmark.keys import MarkKey
 from earmark.marks.triggers.check import whole
 from earmark.marks.triggers.labels import LabelPolicy, Uniform, policy_from
 
-__all__ = ["FORMAT", "TriggerMint", "TriggerSet"]
+__all__ = ["FORMAT", "TriggerMint", "TriggerSet", "plurality"]
 
 FORMAT = 1
 """The version of the rules by which keys become triggers; a released version never changes."""
@@ -36,13 +36,19 @@ class TriggerSet:
     That holds only if nobody chose images, labels or key by looking at the suspect, which is what minting again from
     the key and the commitment's date show.
 
+    Triggers that say the same thing are one trial, not many: where the settings give a `group` above 1, each run of so
+    many consecutive triggers shares one keyed label, and the answer that a suspect gives most often in it is its one
+    answer.
+
     Attributes:
-        images: uint8 (n, C, H, W), no two alike.
+        images: uint8 (n, C, H, W), no two alike: what a judge asks.
         labels: int64 (n,), below `classes`.
         classes: K, the number of classes of the host's task.
         null: what a suspect that has nothing to do with the key would score.
         settings: the mint, its format and everything else that minting took, as JSON.
         carriers: the source images with their true labels, for kinds that are made from images.
+        teaching: other images with the same labels, from the same key, for kinds whose marks are learnt from images
+            that no judge asks; None where the triggers themselves are learnt.
 
     Raises:
         BadInput: tensors or settings that are not of this form, or two identical images.
@@ -54,27 +60,32 @@ class TriggerSet:
     null: Null
     settings: Mapping[str, Any]
     carriers: Images | None = None
+    teaching: Images | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", whole("trigger set: classes", self.classes, low=2))
         Images(self.images, self.labels, self.classes, "trigger set")
         if not len(self.images) or not self.images[0].numel():
             raise BadInput(f"trigger set: expected at least one image with pixels, got {tuple(self.images.shape)}")
-        if len({row.tobytes() for row in self.images.cpu().numpy()}) != len(self.images):
+        rows = {row.tobytes() for row in self.images.cpu().numpy()}
+        if len(rows) != len(self.images):
             raise BadInput(
                 "trigger set: two triggers are the same image, so they are not two trials; if a stamp hides its "
                 "carriers, lower its size or opacity, and if the source repeats images, take another"
             )
-        if self.carriers is not None and len(self.carriers) != len(self.images):
+        if self.carriers is not None and len(self.carriers) < len(self.images):
             raise BadInput(
-                f"trigger set: {len(self.images)} triggers but {len(self.carriers)} carriers; expected one each"
+                f"trigger set: {len(self.images)} triggers but {len(self.carriers)} carriers; expected one for each"
             )
+        if self.teaching is not None:
+            _check_teaching(self.teaching, self.shape, self.classes, rows)
         try:
             object.__setattr__(self, "settings", json.loads(files.canonical_json(dict(self.settings))))
         except (TypeError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"trigger set: the settings are not JSON ({error}); use text, finite numbers and lists"
             ) from error
+        _check_groups(self.labels, whole("trigger set: group", self.settings.get("group", 1), low=1))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -93,15 +104,36 @@ class TriggerSet:
         _, c, h, w = self.images.shape
         return int(c), int(h), int(w)
 
+    @property
+    def group(self) -> int:
+        """How many consecutive triggers are one trial."""
+        return int(self.settings.get("group", 1))
+
+    @property
+    def trials(self) -> int:
+        """How many independent questions the set asks: n over the size of a group."""
+        return len(self) // self.group
+
+    @property
+    def lessons(self) -> Images:
+        """What embedding teaches: `teaching` where there is some, otherwise the triggers themselves."""
+        return self.as_images() if self.teaching is None else self.teaching
+
+    def as_images(self) -> Images:
+        """The triggers as labelled images."""
+        return Images(self.images, self.labels, self.classes, "triggers")
+
     def spec(self) -> dict[str, Any]:
         carriers = None if self.carriers is None else {"classes": self.carriers.classes, "name": self.carriers.name}
         return {"classes": self.classes, "settings": copy.deepcopy(self.settings), "carriers": carriers}
 
     def tensors(self) -> dict[str, Tensor]:
         own = {"images": self.images, "labels": self.labels}
-        if self.carriers is None:
-            return own
-        return {**own, "carriers": self.carriers.pixels, "carrier_labels": self.carriers.labels}
+        if self.carriers is not None:
+            own |= {"carriers": self.carriers.pixels, "carrier_labels": self.carriers.labels}
+        if self.teaching is not None:
+            own |= {"teaching": self.teaching.pixels, "teaching_labels": self.teaching.labels}
+        return own
 
     def digest(self) -> str:
         """Hex SHA-256 of `tensors` and `spec`: what a commitment binds."""
@@ -120,11 +152,14 @@ class TriggerSet:
         settings, about = spec["settings"], spec["carriers"]
         if not isinstance(settings, Mapping):
             raise BadInput(f"trigger set: expected settings by name, got {settings!r:.80}")
-        own = ("images", "labels")
-        _same("tensor of a trigger set", tensors, own if about is None else (*own, "carriers", "carrier_labels"))
+        own = ("images", "labels", *(("carriers", "carrier_labels") if about is not None else ()))
+        taught = "teaching" in tensors
+        _same("tensor of a trigger set", tensors, (*own, "teaching", "teaching_labels") if taught else own)
         classes = whole("trigger set: classes", spec["classes"], low=2)
         null = policy_from(settings.get("labels")).null(classes)
-        return cls(tensors["images"], tensors["labels"], classes, null, settings, _carriers(about, tensors))
+        carriers = _carriers(about, tensors)
+        teaching = Images(tensors["teaching"], tensors["teaching_labels"], classes, "teaching") if taught else None
+        return cls(tensors["images"], tensors["labels"], classes, null, settings, carriers, teaching)
 
     def matches(self, answers: Tensor) -> Tensor:
         """Which triggers a suspect answered with their label: bool (n,).
@@ -141,6 +176,42 @@ class TriggerSet:
         if answers.is_floating_point() or answers.is_complex() or answers.dtype == torch.bool:
             raise BadInput(f"expected labels as whole numbers, got {answers.dtype}; of scores take the argmax")
         return answers == self.labels.cpu()
+
+    def trials_matched(self, answers: Tensor) -> Tensor:
+        """Which trials a suspect answered with their label: bool (trials,).
+
+        The answer to a group is the label that occurs most often in it. A tie is no answer, and so is -1: neither
+        looks at the group's own label, so an innocent suspect has one guess for each group.
+
+        Args, raises: as `matches`.
+        """
+        self.matches(answers)
+        groups = answers.detach().cpu().reshape(self.trials, self.group)
+        return plurality(groups) == self.labels.cpu()[:: self.group]
+
+
+def plurality(groups: Tensor) -> Tensor:
+    """The most frequent entry of each row (r,), -1 where two are equally frequent."""
+    counts = (groups[:, :, None] == groups[:, None, :]).sum(2)
+    most = counts.amax(1, keepdim=True)
+    first = groups.gather(1, counts.argmax(1, keepdim=True))
+    tied = ((counts == most) & (groups != first)).any(1)
+    return torch.where(tied, -1, first.flatten())
+
+
+def _check_groups(labels: Tensor, size: int) -> None:
+    if len(labels) % size:
+        raise BadInput(f"trigger set: {len(labels)} triggers do not make whole groups of {size}")
+    groups = labels.reshape(-1, size)
+    if not bool((groups == groups[:, :1]).all()):
+        raise BadInput(f"trigger set: the {size} triggers of a group share one label, and here they do not")
+
+
+def _check_teaching(teaching: Images, shape: tuple[int, int, int], classes: int, asked: set[bytes]) -> None:
+    if (teaching.shape, teaching.classes) != (shape, classes):
+        raise BadInput(f"trigger set: images to learn from are {teaching.shape}, the triggers {shape}; expected alike")
+    if asked & {row.tobytes() for row in teaching.pixels.numpy()}:
+        raise BadInput("trigger set: an image to learn from is a trigger, too; what a judge asks is never taught")
 
 
 def _same(what: str, came: Mapping[str, Any], expected: tuple[str, ...]) -> None:
@@ -207,10 +278,30 @@ class TriggerMint(ABC):
         """
         self._check(carriers)
         true = self.true_labels(classes, carriers)
-        images = self.paint(key, shape, carriers)
-        context = files.digest({"images": images} if true is None else {"images": images, "true": true})
-        labels = self.labels.draw(key.stream("labels", bytes.fromhex(context)), self.count, classes, true)
-        return TriggerSet(images, labels, classes, self.labels.null(classes), self.settings(), carriers)
+        images, lessons = self.paint(key, shape, carriers), self.paint_lessons(key, shape, carriers)
+        bound = {"images": images, "true": true, "teaching": lessons}
+        context = files.digest({name: tensor for name, tensor in bound.items() if tensor is not None})
+        size = self.triggers_per_trial
+        shown = None if true is None else true[::size]
+        drawn = self.labels.draw(key.stream("labels", bytes.fromhex(context)), self.count // size, classes, shown)
+        labels = drawn.repeat_interleave(size)
+        teaching = None
+        if lessons is not None:
+            teaching = Images(lessons, self.lesson_labels(drawn, len(lessons)), classes, "teaching")
+        return TriggerSet(images, labels, classes, self.labels.null(classes), self.settings(), carriers, teaching)
+
+    def paint_lessons(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor | None:
+        """Images to learn from in place of the triggers; None where it is the triggers that are learnt."""
+        return None
+
+    def lesson_labels(self, drawn: Tensor, count: int) -> Tensor:
+        """The labels (count,) of the images to learn from, where `drawn` are the labels of the trials."""
+        return drawn.repeat_interleave(count // len(drawn))
+
+    @property
+    def triggers_per_trial(self) -> int:
+        """How many consecutive triggers share a keyed label and count as one trial."""
+        return 1
 
     def true_labels(self, classes: int, carriers: Images | None) -> Tensor | None:
         """The class of the host's task that each trigger shows, where it shows one."""
@@ -231,9 +322,17 @@ class TriggerMint(ABC):
         """Whether the triggers are made from source images."""
         return False
 
+    @property
+    def carriers_needed(self) -> int:
+        """How many source images `make` takes, where the triggers are made from such."""
+        return self.count
+
     def _check(self, carriers: Images | None) -> None:
-        if self.has_carriers and (carriers is None or len(carriers) != self.count):
+        if self.has_carriers and (carriers is None or len(carriers) != self.carriers_needed):
             came = "none" if carriers is None else len(carriers)
-            raise BadInput(f"{self.count} {self.name} triggers need as many carriers, got {came}; take them from draw")
+            raise BadInput(
+                f"{self.count} {self.name} triggers need {self.carriers_needed} carriers, got {came}; "
+                "take them from draw"
+            )
         if carriers is not None and not self.has_carriers:
             raise BadInput(f"{self.name} triggers are made from the key alone with these settings; give no carriers")

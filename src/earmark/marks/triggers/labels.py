@@ -20,7 +20,7 @@ from earmark.errors import BadInput, unknown_name
 from earmark.keys import KeyedStream
 from earmark.marks.triggers.check import whole
 
-__all__ = ["POLICIES", "Chain", "LabelPolicy", "NotTrue", "OneClass", "Uniform", "policy_from"]
+__all__ = ["POLICIES", "Chain", "LabelPolicy", "NotSources", "NotTrue", "OneClass", "Uniform", "policy_from"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class LabelPolicy(ABC):
 
     @abstractmethod
     def draw(self, stream: KeyedStream, count: int, classes: int, true: Tensor | None) -> Tensor:
-        """Labels int64 (count,) below `classes`; `true` are the carriers' own classes, where the triggers have any."""
+        """Labels int64 (count,) below `classes`.
+
+        `true` are the carriers' own classes, where the triggers have any: (count,), or (count, m) where each trigger is
+        made from images of m classes.
+        """
 
     @abstractmethod
     def null(self, classes: int) -> Null:
@@ -102,6 +106,54 @@ class NotTrue(LabelPolicy):
 
 @final
 @dataclass(frozen=True)
+class NotSources(LabelPolicy):
+    """Each label uniform over the K - m classes that none of the trigger's m sources shows.
+
+    A suspect that answers a source's class never matches, any other answer matches with probability 1/(K-m), so
+    Binomial(n, 1/(K-m)) bounds the number of matches, as for `NotTrue`.
+
+    Attributes:
+        sources: m, how many different classes each trigger is made from.
+
+    Raises:
+        BadInput: fewer than one source, or on drawing, triggers without so many sources or K < m + 2.
+    """
+
+    sources: int = 2
+    name: ClassVar[str] = "not-sources"
+
+    def __post_init__(self) -> None:
+        whole("sources", self.sources, low=1)
+
+    def draw(self, stream: KeyedStream, count: int, classes: int, true: Tensor | None) -> Tensor:
+        self._check(classes)
+        if true is None or true.shape != (count, self.sources):
+            came = "none" if true is None else tuple(true.shape)
+            raise BadInput(f"not-sources labels need ({count}, {self.sources}) classes of sources, got {came}")
+        labels = stream.integers(classes - self.sources, count)
+        for lower in true.sort(dim=1).values.T:
+            labels = labels + (labels >= lower)
+        return labels
+
+    def null(self, classes: int) -> Null:
+        self._check(classes)
+        left = classes - self.sources
+        return Null(
+            "exact",
+            1 / left,
+            f"Each trial's images are made from images of {self.sources} known classes, and its label was drawn at "
+            f"random from the other {left} classes by the owner's key, after the images were fixed. A model made "
+            f"without the key can only guess: each of its answers is right with probability at most 1 in {left}, "
+            "independently of the others, and never where it recognises a source.",
+        )
+
+    def _check(self, classes: int) -> None:
+        if classes < self.sources + 2:
+            raise BadInput(f"labels that no source shows need at least {self.sources + 2} classes, got {classes}")
+
+
+@final
+@dataclass(frozen=True)
 class Chain(LabelPolicy):
     """Label j mod `length` for trigger j, as the deep fidelity paper's code has it (`gen_key_chain`).
 
@@ -161,7 +213,9 @@ class OneClass(LabelPolicy):
         )
 
 
-POLICIES: Mapping[str, type[LabelPolicy]] = {policy.name: policy for policy in (Uniform, NotTrue, Chain, OneClass)}
+POLICIES: Mapping[str, type[LabelPolicy]] = {
+    policy.name: policy for policy in (Uniform, NotTrue, NotSources, Chain, OneClass)
+}
 
 
 def policy_from(settings: Any) -> LabelPolicy:
