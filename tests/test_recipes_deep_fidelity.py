@@ -51,7 +51,7 @@ def test_what_is_there_is_not_measured_again(out: Path) -> None:
 def test_table_8_attacks_what_was_embedded(out: Path) -> None:
     table = recipe.reproduce("table8", "quick", None, out, settings=["cifar10_resnet18_d64"])[0]
     assert len(table["rows"]) == 15
-    for label in ("FixLL", "FixLL+PFL", "Scratch"):
+    for label in ("FixLL", "FixLL+PFL"):
         fine, coarse = (metric(table, f"{label}, {how}", "twl")["ours"][0] for how in ("half precision", "pruned 50 %"))
         assert 0 < fine < coarse
 

@@ -108,4 +108,5 @@ def _describe(effort: Scale, setting: str) -> dict[str, Any]:
     own = {name: value for name, value in vars(effort).items() if name not in ("settings", "notes")}
     own["host"] = own["host"] or SETTINGS[setting].host
     runs = {name: own.pop(name).to_dict() for name in ("host", "embed", "scratch")}
+    runs |= {LABELS[method]: settings.to_dict() for method, settings in own.pop("own").items()}
     return {"data": SETTINGS[setting].data, **own, **{f"{name} run": run for name, run in runs.items()}}
