@@ -132,7 +132,7 @@ DISTRIBUTED = textwrap.dedent("""
     from tiny import TinyNet, blobs, seeded
     from earmark.core import rng
     from earmark.files import save_tensors
-    from earmark.training import CrossEntropy, PenultimateFeatureLoss, Settings, fit
+    from earmark.training import CrossEntropy, Masking, PenultimateFeatureLoss, Refinement, Settings, fit
 
     def run(fabric):
         torch.set_num_threads(1)
@@ -140,7 +140,9 @@ DISTRIBUTED = textwrap.dedent("""
         settings = Settings(epochs=2, batch_size=16, lr=0.1, optimizer="sgd", momentum=0.0, triggers_per_batch=4)
         terms = (CrossEntropy("clean"), CrossEntropy("triggers"), PenultimateFeatureLoss(0.01))
         host, few = seeded(TinyNet, seed=1), blobs(8, seed=4)
-        fit(net, blobs(64), terms, settings, rng(0), triggers=few, host=host, fabric=fabric)
+        extra = {"masking": Masking(0.3, every=2), "refinement": Refinement(lr=0.01, images=16, every=2)}
+        extra = extra if sys.argv[4] == "masked" else {}
+        fit(net, blobs(64), terms, settings, rng(0), triggers=few, host=host, fabric=fabric, **extra)
         if fabric.is_global_zero:
             save_tensors(sys.argv[2], net.state_dict())
 
@@ -151,12 +153,13 @@ DISTRIBUTED = textwrap.dedent("""
 """)
 
 
-def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", ["whole", "masked"])
+def test_two_processes_learn_what_one_learns(weights: str, tmp_path: Path) -> None:
     script, outcomes = tmp_path / "distributed.py", []
     script.write_text(DISTRIBUTED)
     for devices in ("1", "2"):
         out = tmp_path / f"{devices}.safetensors"
-        command = [sys.executable, str(script), str(Path(__file__).parent), str(out), devices]
+        command = [sys.executable, str(script), str(Path(__file__).parent), str(out), devices, weights]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
         outcomes.append(load_tensors(out))
     for name, value in outcomes[0].items():

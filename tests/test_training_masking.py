@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tiny import TinyNet, blobs, seeded
 from torch import Tensor, nn
 
-from earmark.core import rng
+from earmark.core import Images, rng
 from earmark.errors import BadInput
 from earmark.files import model_digest
 from earmark.training import (
@@ -229,6 +229,12 @@ def test_refinements_are_masked_too(monkeypatch: pytest.MonkeyPatch) -> None:
         dropped, weight = seen[0].factors[name] == 0, start.get_parameter(name)
         assert torch.equal(net.get_parameter(name)[dropped], weight[dropped])
         assert not torch.equal(net.get_parameter(name)[~dropped], weight[~dropped])
+
+
+@pytest.mark.parametrize("data", [blobs(8, shape=(3, 8, 8)), blobs(8, classes=4), blobs(0)])
+def test_images_that_are_no_training_images_are_refused(data: Images) -> None:
+    with pytest.raises(BadInput, match=r"refinement: expected images \(1, 8, 8\) of 3 classes"):
+        trained(ONE, None, refinement=Refinement(data=data))
 
 
 # ---------------------------------------------------------------------------------------------------------- resumption

@@ -59,6 +59,11 @@ class Case:
             raise BadInput(
                 f"triggers are {triggers.shape} and training images {data.shape}; mint triggers for this data"
             )
+        more = None if self.refinement is None else self.refinement.data
+        if more is not None and (not len(more) or (more.shape, more.classes) != (data.shape, data.classes)):
+            raise BadInput(
+                f"refinement: expected images {data.shape} of {data.classes} classes as in training, got {more!r}"
+            )
 
     def fingerprint(self, more: Any) -> str:
         """Hex SHA-256 of everything that the outcome depends on; the device and the memory layout are left out."""

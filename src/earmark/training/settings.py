@@ -36,9 +36,9 @@ class Settings:
         optimizer: "adam", "adamw" or "sgd".
         momentum: of "sgd".
         weight_decay: L2 penalty, as the optimizer defines it.
-        clip: the largest L2 norm of a step's gradient, longer ones are scaled down to it; None for no such limit. A
-            softmax loss with the paper's gamma of 1000 has gradients whose norms span three orders of magnitude: a few
-            images that the host is unsure of drown the triggers. Clipped, it learns them several times faster.
+        clip: the largest L2 norm of a step's gradient, longer ones are scaled down to it; None for no such limit. It
+            helps where norms differ much from step to step, as with the softmax loss at the paper's gamma of 1000: a
+            few images that the host is unsure of drown the triggers otherwise.
         milestones: epochs after which the rate is multiplied by `decay`.
         decay: see `milestones`.
         batchnorm: "frozen": the model runs in eval mode and no batch norm changes, its affine parameters included

@@ -45,8 +45,8 @@ class SequentialTriggerTest:
 
     Raises:
         BadInput: alpha outside (0, 1), negative bits or a batch size below 1.
-        OSError, MemoryError, torch.OutOfMemoryError: as the suspect raised them; no verdict follows from a lost
-            connection or a full machine.
+        OSError, http.client.HTTPException, MemoryError, torch.OutOfMemoryError: as the suspect raised them; no verdict
+            follows from a lost connection or a full machine.
     """
 
     alpha: float = 1e-6
