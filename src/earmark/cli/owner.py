@@ -142,10 +142,11 @@ def embed(
     marked = backdoor(unmarked, minted.mark, images, rng(seed))
     verdict = TriggerTest(ALPHA, GRINDING_BITS)(marked, minted.mark)
     value = {**_written(out, marked, images, force), "method": method, "settings": backdoor.settings.to_dict()}
-    value["trig_acc"] = verdict.statistic / verdict.n
+    value["trig_acc"] = accuracy(marked, minted.mark.as_images())
     if not verdict.accepted:
         note(f"no judge would accept this: {verdict.reason}; train longer, or with more triggers per batch")
-    found = f"{verdict.statistic:g} of {verdict.n} triggers and {100 * value['val_acc']:.2f} % of the test images right"
+    learnt = f"{verdict.statistic:g} of {verdict.n} {minted.mark.called}"
+    found = f"{learnt} and {100 * value['val_acc']:.2f} % of the test images right"
     show(as_json, value, f"{out}: {found}")
     checkpoint.unlink(missing_ok=True)
 

@@ -35,13 +35,13 @@ GLOSSARY = {
 """Every term of the report, for a reader from outside the field."""
 
 FALSIFIERS = (
-    "The p-value was not corrected. The claimant could have tried many keys; the judge's correction must be used, and "
-    "p may then no longer suffice.",
-    "The opened key does not mint the mark. The triggers could then have been chosen to fit the suspect.",
-    "The key or the triggers were known to others before the suspect was made. They could then have been taught to a "
-    "model in order to incriminate its owner.",
-    "A model that certainly has nothing to do with the claimant answers the triggers just as well.",
-    "The model that was tested is not the model in dispute.",
+    "If p was not multiplied for the keys that the claimant may have tried, which a judge always does: it may then no "
+    "longer suffice.",
+    "If the opened key did not mint the mark: the triggers could then have been chosen to fit the suspect.",
+    "If the key or the triggers were known to others before the suspect was made: they could then have been taught to "
+    "a model in order to incriminate its owner.",
+    "If a model that certainly has nothing to do with the claimant answered the triggers just as well.",
+    "If the model that was tested were not the model in dispute.",
 )
 
 
@@ -87,8 +87,8 @@ def _found(rulings: Sequence[Ruling]) -> Iterable[str]:
         owners = _names(r.claimant for r in rulings if r.suspect == suspect and r.accepted)
         if len(owners) > 1:
             yield (
-                f"More than one claim on “{suspect}” was upheld. Which claimant marked the model first, only the dates "
-                "of their commitments can decide."
+                f"More than one claim on “{suspect}” was upheld. Which claimant marked the model first, only a ruling "
+                "between them on the models that they committed to can decide."
             )
 
 

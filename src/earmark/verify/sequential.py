@@ -14,7 +14,7 @@ from earmark.core import Query, Verdict
 from earmark.keys import MarkKey
 from earmark.marks import TriggerSet, plurality
 from earmark.verify.answers import Asking, NoAnswer
-from earmark.verify.triggers import TriggerTest, asked, check_settings, hedge, unread
+from earmark.verify.triggers import TriggerTest, check_settings, hedge, unread
 
 __all__ = ["SequentialTriggerTest"]
 
@@ -95,10 +95,10 @@ class SequentialTriggerTest:
     ) -> Verdict:
         accepted: bool | None = self._enough(evidence.log_e_max)
         outcome = "which is enough" if accepted else f"and no answers to the rest of the {mark.trials} would be enough"
-        reason = f"{evidence.matches} of the first {evidence.trials} {asked(mark)} matched, {outcome}{hedge(mark)}"
+        reason = f"{evidence.matches} of the first {evidence.trials} {mark.called} matched, {outcome}{hedge(mark)}"
         if not evidence.trials:
             accepted = None
-            reason = f"{mark.trials} {asked(mark)} are too few: even all matches would not be enough; mint more"
+            reason = f"{mark.trials} {mark.called} are too few: even all matches would not be enough; mint more"
         unanswered = int((answers[: evidence.trials * mark.group] < 0).sum())
         details = self._details(mark, evidence) | {"queries": len(answers), "unanswered": unanswered}
         log10_p = stats.grind_log10_p(evidence.log10_p, self.grinding_bits)

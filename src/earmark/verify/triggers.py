@@ -14,7 +14,7 @@ from earmark.errors import BadInput
 from earmark.marks import TriggerSet
 from earmark.verify.answers import Asking, NoAnswer
 
-__all__ = ["TriggerTest", "asked", "check_settings", "hedge", "unanswered_verdict", "unread"]
+__all__ = ["TriggerTest", "check_settings", "hedge", "unanswered_verdict", "unread"]
 
 CONFIDENCE = 0.95
 
@@ -82,9 +82,9 @@ class TriggerTest:
         details = self._details(mark, matches, critical, unanswered) | {"log10_p_before_grinding": raw}
         accepted: bool | None = stats.accepts(log10_p, self.alpha)
         outcome = "enough" if accepted else "needed"
-        reason = f"{matches} of {n} {asked(mark)} matched where {critical} are {outcome}{hedge(mark)}"
+        reason = f"{matches} of {n} {mark.called} matched where {critical} are {outcome}{hedge(mark)}"
         if critical > n:
-            accepted, reason = None, f"{n} {asked(mark)} are too few: even {n} matches would not be enough; mint more"
+            accepted, reason = None, f"{n} {mark.called} are too few: even {n} matches would not be enough; mint more"
         reason += unread(unanswered, fault)
         return Verdict(accepted, matches, n, mark.null, log10_p, self.alpha, reason, details)
 
@@ -93,11 +93,11 @@ class TriggerTest:
         guessing = min(n, stats.critical_count(n, 1 / mark.classes, self.alpha))
         details = self._details(mark, matches, None, unanswered) | {"log10_p_before_grinding": None}
         if matches < guessing:
-            accepted, reason = False, f"{matches} of {n} {asked(mark)} matched, no more than guessing could"
+            accepted, reason = False, f"{matches} of {n} {mark.called} matched, no more than guessing could"
         else:
             accepted = None
             reason = (
-                f"{matches} of {n} {asked(mark)} matched, but this mark's null has no basis, so that proves nothing"
+                f"{matches} of {n} {mark.called} matched, but this mark's null has no basis, so that proves nothing"
             )
         return Verdict(accepted, matches, n, mark.null, None, self.alpha, reason + unread(unanswered, fault), details)
 
@@ -119,11 +119,6 @@ def check_settings(alpha: float, grinding_bits: int, batch_size: int) -> None:
         raise BadInput(f"alpha: expected an error probability strictly between 0 and 1, got {alpha}")
     if not 0 <= grinding_bits < math.inf or batch_size < 1:
         raise BadInput(f"expected grinding bits >= 0 and a batch size >= 1, got {grinding_bits} and {batch_size}")
-
-
-def asked(mark: TriggerSet) -> str:
-    """What the mark's trials are called."""
-    return "triggers" if mark.group == 1 else f"groups of {mark.group} triggers"
 
 
 def hedge(mark: TriggerSet) -> str:

@@ -115,6 +115,11 @@ class TriggerSet:
         return len(self) // self.group
 
     @property
+    def called(self) -> str:
+        """What the trials are called when they are counted."""
+        return "triggers" if self.group == 1 else f"groups of {self.group} triggers"
+
+    @property
     def lessons(self) -> Images:
         """What embedding teaches: `teaching` where there is some, otherwise the triggers themselves."""
         return self.as_images() if self.teaching is None else self.teaching
