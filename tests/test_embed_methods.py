@@ -29,6 +29,7 @@ QUICK: dict[str, Any] = {
     "lr": 1e-2,
     "enough": 1.0,
     "watch": 0,
+    "optimizer": "adam",
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "fixll+spl": {"gamma": 1.0},

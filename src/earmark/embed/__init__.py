@@ -1,6 +1,7 @@
-"""E: a marked copy of a host. Every method of Hua & Teoh 2023 is a composition of terms, trainable set and start."""
+"""E: a marked copy of a host. Every method is a composition of terms, trainable set, start, and what training drops."""
 
 from earmark.embed.backdoor import Backdoor
+from earmark.embed.function_coupled import function_coupled, function_coupled_2023_02, function_coupled_2023_06
 from earmark.embed.methods import (
     METHODS,
     fixll,
@@ -36,6 +37,9 @@ __all__ = [
     "ftal",
     "ftal_twl",
     "ftll",
+    "function_coupled",
+    "function_coupled_2023_02",
+    "function_coupled_2023_06",
     "method",
     "polytope",
     "prototypes",

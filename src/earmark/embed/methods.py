@@ -1,4 +1,4 @@
-"""The embedding methods of Hua & Teoh 2023 (eqs. 8-14, Sections 4.1 and 5.3.5), each as one composition.
+"""Embedding methods by name: those of Hua & Teoh 2023 (eqs. 8-14, Sections 4.1 and 5.3.5), each as one composition.
 
 | name          | terms                               | trainable | start                     |
 |---------------|-------------------------------------|-----------|---------------------------|
@@ -12,6 +12,8 @@
 | scratch       | CE(data + triggers)                 | all       | fresh                     |
 | fixll+scratch | CE(data + triggers)                 | trunk     | fresh, the host's head    |
 | polytope      | CE(data + triggers)                 | trunk     | fresh, a polytope as head |
+
+`METHODS` has those of Wen et al. 2023 as well, which stand in `function_coupled`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 from torch import nn
 
 from earmark.embed.backdoor import Backdoor
+from earmark.embed.function_coupled import function_coupled, function_coupled_2023_02, function_coupled_2023_06
 from earmark.embed.prototypes import POLYTOPES
 from earmark.embed.start import FromScratch
 from earmark.errors import unknown_name
@@ -120,11 +123,14 @@ METHODS: Mapping[str, Callable[..., Backdoor]] = {
     "scratch": scratch,
     "fixll+scratch": fixll_scratch,
     "polytope": polytope,
+    "function-coupled": function_coupled,
+    "function-coupled-2023-02": function_coupled_2023_02,
+    "function-coupled-2023-06": function_coupled_2023_06,
 }
 
 
 def method(name: str, **settings: Any) -> Backdoor:
-    """The embedding method called `name`, with its settings (alpha, beta, gamma, shape, build)."""
+    """The embedding method called `name`, with its settings (alpha, beta, gamma, shape, drop, ...)."""
     if name not in METHODS:
         raise unknown_name("embedding method", name, METHODS)
     known = list(inspect.signature(METHODS[name]).parameters)
