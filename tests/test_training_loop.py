@@ -23,12 +23,14 @@ from earmark.core import Data, Images, rng
 from earmark.data import CropFlip
 from earmark.errors import BadInput, Diverged
 from earmark.files import load_tensors, model_digest, save_tensors
-from earmark.models import dissect, reinitialised
+from earmark.models import Reading, dissect, reinitialised
 from earmark.training import (
+    Augment,
     Checkpoint,
     CrossEntropy,
     Distillation,
     History,
+    LogitLoss,
     PenultimateFeatureLoss,
     Settings,
     SoftmaxLoss,
@@ -37,6 +39,8 @@ from earmark.training import (
     accuracy,
     fit,
     head_only,
+    predict,
+    read_all,
     train_host,
     trunk_only,
 )
@@ -85,8 +89,13 @@ def test_a_long_gradient_is_scaled_down_to_the_limit_and_a_short_one_is_left(cli
     torch.testing.assert_close(moved[clip], moved[None] * min(1.0, clip / free), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("term", [CrossEntropy("clean"), CrossEntropy("triggers"), TotalWeightLoss(5.0),
-                                  PenultimateFeatureLoss(0.5), SoftmaxLoss(2.0), Distillation()])  # fmt: skip
+TERMS: list[Term] = [
+    *(CrossEntropy("clean"), CrossEntropy("triggers"), TotalWeightLoss(5.0)),
+    *(PenultimateFeatureLoss(0.5), SoftmaxLoss(2.0), Distillation(), LogitLoss()),
+]
+
+
+@pytest.mark.parametrize("term", TERMS)
 def test_every_term_changes_what_is_learned(term: Term) -> None:
     outcomes = []
     for terms in ((CrossEntropy(),), (CrossEntropy(), term)):
@@ -113,6 +122,28 @@ def test_the_host_looked_up_is_the_host_asked_again() -> None:
         fit(net, blobs(40), (PenultimateFeatureLoss(1.0),), FAST, rng(0), host=seeded(TinyNet, seed=5), augment=augment)
         outcomes.append(torch.cat([p.flatten() for p in net.parameters()]))
     torch.testing.assert_close(outcomes[0], outcomes[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_reading_taken_before_is_the_host_looked_up_and_holds_for_every_view_of_an_image() -> None:
+    data, host = blobs(40), seeded(TinyNet, seed=5)
+    reading = read_all(host, dissect(host, data.pixels[:1]), data)
+
+    def run(host: nn.Module | Reading, augment: Augment | None = None) -> str:
+        net = seeded(TinyNet)
+        fit(net, data, (PenultimateFeatureLoss(1.0), LogitLoss(1.0)), FAST, rng(0), host=host, augment=augment)
+        return model_digest(net)
+
+    assert run(reading) == run(host)
+    assert run(reading, lambda batch, _: batch) == run(host)
+    assert run(reading, lambda batch, _: batch.flip(3)) != run(host)
+
+
+def test_the_logit_loss_is_the_mean_over_images_and_classes() -> None:
+    data, host, net = blobs(16), seeded(TinyNet, seed=5), seeded(TinyNet)
+    expected = F.mse_loss(predict(net, data), predict(host, data))
+    once = Settings(epochs=1, batch_size=16, triggers_per_batch=4)
+    (record,) = fit(net, data, (LogitLoss(),), once, rng(0), host=host, triggers=triggers())
+    assert record["logits"] == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_constant_features_looked_up_are_the_features_computed_again() -> None:
@@ -399,7 +430,9 @@ def test_a_last_step_that_destroys_the_parameters_is_no_success(tmp_path: Path) 
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
-@pytest.mark.parametrize("kind", [CrossEntropy, TotalWeightLoss, PenultimateFeatureLoss, SoftmaxLoss, Distillation])
+@pytest.mark.parametrize(
+    "kind", [CrossEntropy, TotalWeightLoss, PenultimateFeatureLoss, SoftmaxLoss, Distillation, LogitLoss]
+)
 @pytest.mark.parametrize("weight", [-1, -1e-9, float("nan"), float("inf"), -float("inf")])
 def test_a_weight_that_no_term_can_have_is_refused(kind: type[Term], weight: float) -> None:
     with pytest.raises(BadInput, match=rf"the weight of {kind().name} is a finite number, 0 or more, got {weight}"):
@@ -418,6 +451,10 @@ def test_mistakes_are_named() -> None:
         fit(net, data, (CrossEntropy(),), FAST.but(triggers_per_batch=13), rng(0), triggers=triggers())
     with pytest.raises(BadInput, match="host"):
         fit(net, data, (SoftmaxLoss(),), FAST, rng(0))
+    with pytest.raises(BadInput, match=r"32 images and the host's reading 31"):
+        fit(net, data, (SoftmaxLoss(),), FAST, rng(0), host=Reading(torch.zeros(31, 4), torch.zeros(31, 3)))
+    with pytest.raises(BadInput, match="the host answers 5 classes and the model 3"):
+        fit(net, data, (SoftmaxLoss(),), FAST, rng(0), host=Reading(torch.zeros(32, 4), torch.zeros(32, 5)))
     with pytest.raises(BadInput, match="no image"):
         fit(net, data.subset(torch.arange(0)), (CrossEntropy(),), FAST, rng(0))
     with pytest.raises(BadInput, match="nothing is left to train"):
@@ -443,6 +480,7 @@ def test_what_changes_the_outcome_changes_the_run(tmp_path: Path) -> None:
         {"terms": (Distillation(temperature=9.0),)},
         {"augment": CropFlip(2)},
         {"host": seeded(TinyNet, seed=2)},
+        {"host": read_all(seeded(TinyNet, seed=1), dissect(seeded(TinyNet), data.pixels[:1]), data)},
         {"until": lambda history: True},
     ):
         call: dict[str, Any] = {"terms": terms, "host": seeded(TinyNet, seed=1), "checkpoint": checkpoint, **changes}

@@ -10,6 +10,7 @@ from earmark.training.settings import Augment, History, Record, Settings
 from earmark.training.terms import (
     CrossEntropy,
     Distillation,
+    LogitLoss,
     PenultimateFeatureLoss,
     SoftmaxLoss,
     Step,
@@ -25,6 +26,7 @@ __all__ = [
     "CrossEntropy",
     "Distillation",
     "History",
+    "LogitLoss",
     "Masking",
     "PenultimateFeatureLoss",
     "Record",

@@ -11,6 +11,7 @@ from torch import nn
 from earmark.core import Images
 from earmark.errors import BadInput
 from earmark.files import digest, model_digest
+from earmark.models import Reading
 from earmark.training.masking import Masking
 from earmark.training.refinement import Refinement
 from earmark.training.settings import Augment, Settings
@@ -29,7 +30,7 @@ class Case:
     settings: Settings
     seed: int
     triggers: Images | None
-    host: nn.Module | None
+    host: nn.Module | Reading | None
     augment: Augment | None
     head: str | None
     masking: Masking | None = None
@@ -47,6 +48,10 @@ class Case:
         if self.host is None and any(term.needs_host for term in self.terms):
             raise BadInput(
                 f"the terms {[t.name for t in self.terms if t.needs_host]} compare with a host; give host=..."
+            )
+        if isinstance(self.host, Reading) and {len(part) for part in self.host} != {len(data)}:
+            raise BadInput(
+                f"{data.name} has {len(data)} images and the host's reading {len(self.host.logits)}; give one row each"
             )
         if (triggers is None or not asked) and any(term.needs_triggers for term in self.terms):
             raise BadInput("a term looks at triggers alone and no batch holds any; raise triggers_per_batch above 0")
@@ -72,10 +77,16 @@ class Case:
         parts = {"pixels": self.data.pixels, "labels": self.data.labels}
         if self.triggers is not None:
             parts |= {"trigger_pixels": self.triggers.pixels, "trigger_labels": self.triggers.labels}
-        models = [None if model is None else model_digest(model) for model in (self.model, self.host)]
+        models = [model_digest(self.model), _host_digest(self.host)]
         terms = [named(term) for term in self.terms]
         also = [None if how is None else how.to_dict() for how in (self.masking, self.refinement)]
         return digest(parts, [models, about, terms, named(self.augment), self.head, self.seed, also, more])
+
+
+def _host_digest(host: nn.Module | Reading | None) -> str | None:
+    if isinstance(host, Reading):
+        return digest(host._asdict())
+    return None if host is None else model_digest(host)
 
 
 def named(what: object) -> str | None:

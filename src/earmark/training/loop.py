@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from earmark.core import Images
 from earmark.errors import BadInput, Diverged
 from earmark.files import state_tensors
-from earmark.models import Anatomy, device_of, dissect, evaluating, frozen_batchnorm
+from earmark.models import Anatomy, Reading, device_of, dissect, evaluating, frozen_batchnorm
 from earmark.training.case import Case
 from earmark.training.case import named as _named
 from earmark.training.checkpoint import Checkpoint, Position, Saver
@@ -45,7 +45,7 @@ def fit(
     rng: torch.Generator,
     *,
     triggers: Images | None = None,
-    host: nn.Module | None = None,
+    host: nn.Module | Reading | None = None,
     trainable: Trainable = all_layers,
     augment: Augment | None = None,
     head: str | None = None,
@@ -69,7 +69,8 @@ def fit(
         rng: a CPU generator; one number is drawn from it.
         triggers: images and labels that join each batch, `settings.triggers_per_batch` at a time.
         host: the reference of the terms that need one. Its outputs are computed once for the whole set where the view
-            of an image is always the same (no `augment`), and per step otherwise.
+            of an image is always the same (no `augment`), and per step otherwise. Where it was asked before, its
+            reading of `data`, row by row: it holds for every view of an image.
         trainable: which parameters may change.
         augment: a random view of the training images, never of triggers.
         head: the name of the last linear layer, where the search for it cannot tell.
@@ -206,6 +207,8 @@ def _keep_best(
 
 
 def _fits(case: Case, anatomy: Anatomy, world: int) -> None:
+    if isinstance(case.host, Reading) and case.host.logits.shape[1] != anatomy.classes:
+        raise BadInput(f"the host answers {case.host.logits.shape[1]} classes and the model {anatomy.classes}")
     for images in (case.data, case.triggers):
         if images is not None and images.classes > anatomy.classes:
             raise BadInput(

@@ -123,13 +123,15 @@ class Run:
         return None
 
     def _prepare_host(
-        self, host: nn.Module | None, data: Images, layout: torch.memory_format
+        self, host: nn.Module | Reading | None, data: Images, layout: torch.memory_format
     ) -> tuple[nn.Module | None, Reading | None]:
         if host is None or not any(term.needs_host for term in self.terms):
             return None, None
-        if self.augment is None:
+        if isinstance(host, nn.Module) and self.augment is None:
             here = host if device_of(host) == self.device else copy.deepcopy(host).to(self.device)
-            return None, Reading(*(tensor.to(self.device) for tensor in read_all(here, self._anatomy, data)))
+            host = read_all(here, self._anatomy, data)
+        if isinstance(host, Reading):
+            return None, Reading(*(tensor.to(self.device) for tensor in host))
         return copy.deepcopy(host).to(self.device, memory_format=layout), None  # type: ignore[call-overload]
 
     def _constant_features(self, data: Images, triggers: Images | None) -> tuple[Tensor, Tensor | None] | None:

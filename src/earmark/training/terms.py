@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from earmark.errors import BadInput
 from earmark.models import Reading
 
-__all__ = ["CrossEntropy", "Distillation", "PenultimateFeatureLoss", "SoftmaxLoss", "Step", "Term", "TotalWeightLoss"]
+__all__ = [
+    "CrossEntropy",
+    "Distillation",
+    "LogitLoss",
+    "PenultimateFeatureLoss",
+    "SoftmaxLoss",
+    "Step",
+    "Term",
+    "TotalWeightLoss",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,3 +177,17 @@ class Distillation(_Weighted):
 
     def __call__(self, step: Step) -> Tensor:
         return self.temperature**2 * _divergence(step, self.temperature)
+
+
+@dataclass(frozen=True)
+class LogitLoss(_Weighted):
+    """Mean of (logit_ik - logit_ik,host)^2 over the training images i of the batch and the classes k."""
+
+    weight: float = 1.0
+    needs_host = True
+    needs_triggers = False
+    needs_labels = False
+    name = "logits"
+
+    def __call__(self, step: Step) -> Tensor:
+        return F.mse_loss(step.logits[: step.clean].float(), step.host_reading().logits)
