@@ -10,7 +10,7 @@ from earmark.attacks.removal.quantise import Quantise
 from earmark.errors import BadInput
 from earmark.marks import Noise
 
-NEEDS = {"overwrite": "mint, embed, key", "grind": "mint"}
+NEEDS = {"overwrite": "mint, embed, key", "transfer": "data", "grind": "mint"}
 
 
 @pytest.mark.parametrize("name", sorted({*ATTACKS, *FORGERIES} - set(NEEDS)))

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earmark.attacks import ATTACKS, FORGERIES, AdversarialTriggers, Grind, Overwrite, forger
+from earmark.attacks import ATTACKS, FORGERIES, AdversarialTriggers, Grind, Overwrite, Transfer, attack, forger
 from earmark.cli.methods import embedding
 from earmark.cli.settings import Form, pairs
+from earmark.data import digits
 from earmark.embed import METHODS
 from earmark.errors import BadInput
 from earmark.marks import MINTS, Abstract, Noise, NotTrue, OneClass
@@ -23,7 +24,9 @@ from earmark.training import Settings
 PLAIN = {**ATTACKS, **FORGERIES, "training": Settings, **{f"mint {name}": mint for name, mint in MINTS.items()}}
 
 
-@pytest.mark.parametrize("name", sorted(name for name, made in PLAIN.items() if made not in (Overwrite, Grind)))
+@pytest.mark.parametrize(
+    "name", sorted(name for name, made in PLAIN.items() if made not in (Overwrite, Transfer, Grind))
+)
 def test_a_default_given_in_words_changes_nothing(name: str) -> None:
     make: Any = PLAIN[name]
     form, usual = Form.of(name, make), make()
@@ -128,6 +131,9 @@ WORDS = st.one_of(
 )
 
 
+REQUIRED: dict[Any, dict[str, Any]] = {Grind: {"mint": Noise()}, Transfer: {"data": digits()}}
+
+
 @pytest.mark.parametrize("name", sorted(name for name, made in PLAIN.items() if made is not Overwrite))
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), word=WORDS)
@@ -135,7 +141,7 @@ def test_no_text_breaks_a_form(name: str, data: st.DataObject, word: Any) -> Non
     make: Any = PLAIN[name]
     form = Form.of(name, make, without=["count"])
     given_name = data.draw(st.sampled_from(sorted({*form.types, "sise"})))
-    required = {"mint": Noise()} if make is Grind else {}
+    required = REQUIRED.get(make, {})
     with contextlib.suppress(BadInput):
         form.fill([f"{given_name}={word}"], lambda **values: make(**{**required, **values}))
 
@@ -148,6 +154,17 @@ def test_mints_and_label_policies_have_short_names_and_objects() -> None:
     labels = Form.of("noise", Noise)
     assert labels.fill(["labels=not-true"], Noise).labels == NotTrue()
     assert labels.fill(['labels={"policy": "one-class", "target": 3}'], Noise).labels == OneClass(3)
+
+
+def test_another_task_is_data_by_its_short_text() -> None:
+    form = Form.of("transfer", Transfer)
+    given = form.fill(["data=digits", "trials=2", "images=none"], Transfer)
+    assert (given.data.shape, given.trials) == ((1, 8, 8), 2)
+    for text, says in (("data=digit", "did you mean 'digits'"), ("data=3", "expected data such as digits or idx:DIR")):
+        with pytest.raises(BadInput, match=says):
+            form.fill([text], lambda **values: attack("transfer", **values))
+    with pytest.raises(BadInput, match="transfer needs data"):
+        form.fill(["trials=2"], lambda **values: attack("transfer", **values))
 
 
 @pytest.mark.parametrize("text", ["pose_as=3", "pose_as=[1]", "pose_as=nois", 'pose_as={"mint": 3}'])

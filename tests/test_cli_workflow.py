@@ -197,8 +197,8 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_unbroken_one(desk: Desk, monk
     assert not checkpoint.exists()
 
 
-def test_an_attack_that_trains_goes_on_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = ("--set", "epochs=4")
+@pytest.mark.parametrize("few", [("--set", "epochs=4"), ("--set", "epochs=2", "--set", "trials=2")])
+def test_an_attack_that_trains_goes_on_too(few: tuple[str, ...], desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     unbroken = desk.good(*attack("fine-tune-rtal", "@whole.safetensors", *few))["digest"]
     with monkeypatch.context() as patch:
         counted, step = iter(range(30)), Run.step
@@ -207,7 +207,7 @@ def test_an_attack_that_trains_goes_on_too(desk: Desk, monkeypatch: pytest.Monke
     checkpoint = desk.folder / "torn.safetensors.checkpoint"
     assert checkpoint.exists()
     assert desk.good(*attack("fine-tune-rtal", "@torn.safetensors", *few))["digest"] == unbroken
-    assert not checkpoint.exists()
+    assert not list(desk.folder.glob("torn.safetensors.checkpoint*"))
     assert "unknown setting 'checkpoint'" in desk.fault(
         *attack("fine-tune-ftll", "@torn.safetensors", "--force", "--set", "checkpoint=@mine")
     )
@@ -226,7 +226,8 @@ QUICK = {
     "grind": ['mint={"mint": "noise", "count": 30}', "keys=2"],
     "overwrite": ["epochs=1", "triggers_per_batch=15", "method=fixll", 'mint={"mint": "noise", "count": 15}'],
     "read-off": ["count=30"],
-    **{name: ["epochs=1"] for name in ATTACKS if name.startswith("fine-tune")},
+    **{name: ["epochs=1"] for name in ATTACKS if name.startswith(("fine-tune", "extract"))},
+    "transfer": ["epochs=1", "trials=2", "data=digits"],
 }
 
 

@@ -3,7 +3,9 @@
 | name | attack |
 |---|---|
 | fine-tune-ftll, -ftal, -rtll, -rtal | go on training (`FineTune`): last or all layers, the last one kept or new |
-| prune-global, -layer, -random, -structured | zero a share of the weights, or of the channels |
+| transfer | go on training on another task with as many classes |
+| extract-soft, -hard, -noise | `Extract`: a fresh network learns the model's scores, classes, or scores of noise |
+| prune-global, -layer, -random, -structured | zero a share of weights or channels (and recalibrate batch norm) |
 | half, bfloat16, int8, int4 | fewer bits per weight |
 | overwrite | the thief's own mark by the same scheme |
 
@@ -25,10 +27,13 @@ from earmark.attacks.ambiguity.adversarial import AdversarialTriggers
 from earmark.attacks.ambiguity.forgery import Forger, Forgery
 from earmark.attacks.ambiguity.grind import Grind
 from earmark.attacks.ambiguity.read_off import ReadOff
+from earmark.attacks.removal.extract import Extract
 from earmark.attacks.removal.fine_tune import FineTune, ftal, ftll, rtal, rtll
 from earmark.attacks.removal.overwrite import Overwrite
 from earmark.attacks.removal.prune import PruneChannels, PruneGlobal, PruneLayers, PruneRandom
 from earmark.attacks.removal.quantise import Half, Quantise
+from earmark.attacks.removal.recalibrate import recalibrated
+from earmark.attacks.removal.transfer import Transfer
 from earmark.core import Remove
 from earmark.errors import BadInput, unknown_name
 
@@ -36,6 +41,7 @@ __all__ = [
     "ATTACKS",
     "FORGERIES",
     "AdversarialTriggers",
+    "Extract",
     "FineTune",
     "Forger",
     "Forgery",
@@ -48,8 +54,10 @@ __all__ = [
     "PruneRandom",
     "Quantise",
     "ReadOff",
+    "Transfer",
     "attack",
     "forger",
+    "recalibrated",
 ]
 
 ATTACKS: Mapping[str, Callable[..., Remove]] = {
@@ -57,6 +65,10 @@ ATTACKS: Mapping[str, Callable[..., Remove]] = {
     "fine-tune-ftal": ftal,
     "fine-tune-rtll": rtll,
     "fine-tune-rtal": rtal,
+    "transfer": Transfer,
+    "extract-soft": Extract,
+    "extract-hard": partial(Extract, answers="hard"),
+    "extract-noise": partial(Extract, loss="mse", noise=0.1),
     "prune-global": PruneGlobal,
     "prune-layer": PruneLayers,
     "prune-random": PruneRandom,
@@ -84,7 +96,7 @@ def attack(name: str, **settings: Any) -> Remove:
         BadInput: an unknown attack or setting, with the nearest known one; a setting that is missing or out of range.
 
     >>> attack("prune-global", share=0.5)
-    PruneGlobal(share=0.5, exclude_head=False, head=None)
+    PruneGlobal(share=0.5, exclude_head=False, head=None, recalibrate=0)
     """
     return _built("attack", ATTACKS, name, settings)
 

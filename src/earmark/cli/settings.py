@@ -12,7 +12,8 @@ from typing import Any, TypeVar, final, get_args, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from earmark.core import Mint
+from earmark.core import Data, Mint
+from earmark.data import open_data
 from earmark.errors import BadInput, unknown_name
 from earmark.marks import LabelPolicy, TriggerMint, TriggerSet, from_settings, policy_from
 
@@ -36,7 +37,14 @@ def _mint_or_none(value: Any) -> TriggerMint | None:
     return None if value is None else _mint(value)
 
 
+def _data(value: Any) -> Data:
+    if not isinstance(value, str):
+        raise BadInput(f"expected data such as digits or idx:DIR, got {value!r:.80}")
+    return open_data(value)
+
+
 CONVERTERS: Mapping[Any, Callable[[Any], Any]] = {
+    Data: _data,
     LabelPolicy: _policy,
     Mint[TriggerSet]: _mint,
     TriggerMint: _mint,

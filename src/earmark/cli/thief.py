@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from torch import nn
 
-from earmark.attacks import ATTACKS, FORGERIES, Forger, Overwrite, forger
+from earmark.attacks import ATTACKS, FORGERIES, Forger, Overwrite, Transfer, forger
 from earmark.attacks import attack as remover
+from earmark.attacks.removal.tuning import saved_trials
 from earmark.cli import options
 from earmark.cli.methods import beside, embedding
 from earmark.cli.networks import fitting, network, save_network
@@ -24,6 +25,7 @@ from earmark.evidence import commit
 from earmark.files import model_digest, weights_digest
 from earmark.keys import MarkKey
 from earmark.marks import Noise, TriggerMint
+from earmark.schemes import scheme_of
 from earmark.training import accuracy
 
 __all__ = ["attack"]
@@ -46,7 +48,8 @@ def attack(
     A removal writes the attacked model to OUT. A forgery (adversarial, read-off, grind) leaves the model as it is and
     writes the claim and the evidence that its forger would bring to a judge into the folder OUT. The keys of thieves
     and forgers are throw-away and follow from --seed. --set takes the attack's settings; overwrite takes mint, method
-    and what `embed` takes. Attacks that train go on from OUT.checkpoint after they were killed.
+    and what `embed` takes; transfer takes data, the other task, in the form of --data, and is measured on that task.
+    Attacks that train go on from OUT.checkpoint after they were killed.
     """
     if name not in ATTACKS and name not in FORGERIES:
         raise unknown_name("attack", name, [*ATTACKS, *FORGERIES])
@@ -61,8 +64,8 @@ def attack(
         value = _forged(made, _victim(model, stolen, model_set, images), stolen, images, out, seed)
         found = "a forged claim and its evidence"
     show(as_json, {"attack": name, **value}, f"{out}: {found}")
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+    for file in saved_trials(checkpoint) if checkpoint is not None else ():
+        file.unlink()
 
 
 def _victim(name: str, weights: Path, arguments: list[str] | None, data: Data) -> nn.Module:
@@ -100,11 +103,12 @@ def _overwriting(sets: list[str] | None, checkpoint: Path | None, seed: int) -> 
 
 def _removed(removal: Remove, stolen: nn.Module, data: Data, out: Path, seed: int, force: bool) -> dict[str, Any]:
     attacked = removal(stolen, data, rng(seed))
+    task = removal.target(data, rng(seed)) if isinstance(removal, Transfer) else data
     facts = {
         "out": str(out),
         "digest": model_digest(attacked),
-        "val_acc_before": accuracy(stolen, data.test),
-        "val_acc": accuracy(attacked, data.test),
+        "val_acc_before": accuracy(stolen, task.test),
+        "val_acc": accuracy(attacked, task.test),
     }
     save_network(out, attacked, force)
     return facts
@@ -119,7 +123,7 @@ def _forged(forge: Forger, stolen: nn.Module, weights: Path, data: Data, out: Pa
         name=forgery.name,
         host=None,
         marked=stolen,
-        scheme="deep-fidelity",
+        scheme=scheme_of(forgery.mark),
         out=out,
         owner_name="forger",
         check=False,

@@ -9,11 +9,13 @@
 | `open_data(text)` | any of these by a short text, `digits` or `idx:DIR` |
 | `from_dataset(dataset)` | torchvision, Hugging Face, any PyTorch Dataset or DataLoader |
 
-`split` cuts one set into train and test; `CropFlip` augments batches; `corrupted` and `ood` make images that a model
-was not trained for; `resized` and `channels_to` change shapes, the same way on every machine.
+`split` cuts one set into train and test, `only` takes some classes, `drawn` some images; `CropFlip` augments batches;
+`corrupted` and `ood` make images that a model was not trained for; `resized` and `channels_to` change shapes, the same
+way on every machine.
 """
 
 from earmark.data.augment import CropFlip
+from earmark.data.choosing import drawn, only
 from earmark.data.convert import channels_to, resized
 from earmark.data.corrupt import CORRUPTIONS, corrupted, ood
 from earmark.data.datasets import from_dataset
@@ -30,10 +32,12 @@ __all__ = [
     "channels_to",
     "corrupted",
     "digits",
+    "drawn",
     "folder",
     "from_dataset",
     "idx",
     "npz",
+    "only",
     "ood",
     "open_data",
     "resized",

@@ -2,7 +2,7 @@
 
 Hua & Teoh 2023, Table 8, prune 20 % and 50 % of a marked model without saying which weights; the customary readings are
 all here. Only weights of convolutions and fully connected layers are touched: biases are kept (but for those of a whole
-channel that goes), and so are norm layers and buffers.
+channel that goes), and so are norm layers; buffers, too, unless batch norm is recalibrated.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from earmark.attacks.removal.recalibrate import recalibrated
 from earmark.attacks.removal.surgery import WeightLayer, by_filter, distinct_weights, head_of, weight_layers
 from earmark.core import Data
+from earmark.data import drawn
 from earmark.errors import BadInput
 
 __all__ = ["PruneChannels", "PruneGlobal", "PruneLayers", "PruneRandom", "share_of", "smallest"]
@@ -55,16 +57,22 @@ class _Prune(ABC):
         share: the share of weights (or of channels) that become zero.
         exclude_head: the last linear layer stays as it is.
         head: the name of that layer, where the search for it cannot tell.
+        recalibrate: on how many of the thief's training images, drawn at random, batch norm takes its running
+            statistics anew afterwards (see `recalibrated`); 0 leaves them as they are.
 
     Raises:
-        BadInput: a share outside 0 to 1; on the call, a model without weights of its own to prune.
+        BadInput: a share outside 0 to 1, or statistics of a single image; on the call, a model without weights of its
+            own to prune, or fewer images than asked for.
     """
 
     share: float = 0.2
     exclude_head: bool = False
     head: str | None = None
+    recalibrate: int = 0
 
     def __post_init__(self) -> None:
+        if self.recalibrate < 0 or self.recalibrate == 1:
+            raise BadInput(f"recalibrate: expected 0 or at least 2 images, got {self.recalibrate}")
         if not 0 <= self.share <= 1:
             raise BadInput(f"share: expected the share of weights to prune, 0 to 1, got {self.share}")
 
@@ -74,7 +82,7 @@ class _Prune(ABC):
         kept = head_of(pruned, data, self.head).weight if self.exclude_head else None
         with torch.no_grad():
             self._zero([layer for layer in layers if layer.weight is not kept], rng)
-        return pruned
+        return recalibrated(pruned, drawn(data.train, self.recalibrate, rng)) if self.recalibrate else pruned
 
     @abstractmethod
     def _zero(self, layers: list[WeightLayer], rng: torch.Generator) -> None: ...
