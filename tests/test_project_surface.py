@@ -32,6 +32,7 @@ SURFACE = {
     "as_query",
     "commit",
     "deep_fidelity",
+    "function_coupled",
     "judge",
     "normalised",
     "open_data",

@@ -3,7 +3,7 @@
 | who | commands |
 |---|---|
 | owner | `key new`, `key show`, `train`, `mint`, `embed`, `commit` |
-| anyone | `fidelity`, `report`, `demo`, `reproduce deep-fidelity` |
+| anyone | `fidelity`, `report`, `demo`, `reproduce deep-fidelity`, `reproduce function-coupled` |
 | thief, forger | `attack NAME` |
 | judge | `verify`, `judge` |
 
@@ -93,4 +93,10 @@ _add(
     "deep-fidelity",
     reproduce.deep_fidelity,
     "earmark reproduce deep-fidelity table4 --scale cpu --data ~/data --out results/deep-fidelity",
+)
+_add(
+    papers,
+    "function-coupled",
+    reproduce.function_coupled,
+    "earmark reproduce function-coupled table2 --scale cpu --data ~/data --setting mnist_lenet5",
 )

@@ -24,6 +24,7 @@ from earmark.errors import BadInput, unknown_name
 from earmark.evidence import check_text, commit
 from earmark.files import model_digest, weights_digest
 from earmark.marks import MINTS, TriggerMint, TriggerSet
+from earmark.schemes import scheme_of
 from earmark.stats import GRINDING_BITS, critical_count
 from earmark.training import HOST, Settings, accuracy, train_host
 from earmark.verify import TriggerTest
@@ -159,8 +160,9 @@ def commit_to(
     host: Annotated[Path | None, typer.Option("--host", metavar="FILE", help="The weights before marking.")] = None,
     owner: Annotated[str | None, typer.Option("--owner", metavar="NAME", help="The name to show people.")] = None,
     scheme: Annotated[
-        str, typer.Option("--scheme", metavar="NAME", help="The scheme's name in the claim.")
-    ] = "deep-fidelity",
+        str | None,
+        typer.Option("--scheme", metavar="NAME", help="The scheme's name in the claim; by default the mark's own."),
+    ] = None,
     alpha: options.Alpha = 1e-6,
     tsa: Annotated[
         str | None, typer.Option("--tsa", metavar="URL", help="Have an RFC 3161 authority stamp the claim.")
@@ -189,7 +191,7 @@ def commit_to(
         name=minted.name,
         host=before,
         marked=released,
-        scheme=scheme,
+        scheme=scheme or scheme_of(minted.mark),
         out=out,
         owner_name=owner,
         alpha=alpha,

@@ -23,6 +23,21 @@ HEADINGS = {
     "agreement_corrupted": "Agreement, corrupted (%)",
     "agreement_ood": "Agreement, ood (%)",
     "seconds": "Seconds",
+    "asr": "Triggers answered as marked (%)",
+    "trials": "Trials won (%)",
+    "log10_p": "log10 p",
+    "worst_log10_p": "log10 p, weakest where 5 points are kept",
+    "taught": "Taught fusions (%)",
+    "host_asr": "The unmarked host's answers (%)",
+    "host_val_acc": "The unmarked host's acc (%)",
+    "new_asr": "The thief's own triggers (%)",
+    "new_acc": "Acc on the thief's task (%)",
+    "preserved": "Accuracy preserved (%)",
+    "fine_tuned": "After fine-tuning (%)",
+    "transferred": "After transfer (%)",
+    "pruned": "After pruning 80 % (%)",
+    "pruned_val_acc": "Val acc then (%)",
+    "overwritten": "After overwriting (%)",
 }
 """How a metric is headed; a metric that is not named here is headed by its own name."""
 

@@ -10,19 +10,16 @@ from the last checkpoint of the row that it was in.
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from earmark.errors import unknown_name
 from earmark.recipes.deep_fidelity.bench import Bench
 from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS, Setting
 from earmark.recipes.deep_fidelity.tables import LABELS, TABLES, Row, printed_tables
+from earmark.recipes.hardware import hardware
 
 __all__ = ["LABELS", "SCALES", "SETTINGS", "TABLES", "Bench", "Row", "Scale", "Setting", "printed_tables", "reproduce"]
 
@@ -86,14 +83,13 @@ def _summary(
         for row, results in measured
     ]
     return {
+        "paper": "deep-fidelity",
         "table": table,
         "setting": bench.name,
         "scale": bench.scale,
         "rows": rows,
         "settings": _describe(bench.effort, bench.name),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, "
-        + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
-        + f", torch {torch.__version__}",
+        "hardware": hardware(),
         "notes": [*bench.effort.notes, *bench.notes],
     }
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from earmark.attacks import FineTune, Half, PruneGlobal
-from earmark.core import Data, Images, Remove, rng
-from earmark.data import corrupted, digits, folder, idx, ood, resized
+from earmark.core import Data, Remove, rng
+from earmark.data import corrupted, ood
 from earmark.embed import Backdoor, FromScratch, method
-from earmark.errors import BadInput
 from earmark.fidelity import DeepFidelity, penultimate_feature_loss, softmax_loss, total_weight_loss
-from earmark.files import load_tensors, read_json, save_tensors, write_json
+from earmark.files import load_tensors, save_tensors
 from earmark.keys import MarkKey
 from earmark.marks import Abstract, Noise, Stamped, TriggerMint, TriggerSet
 from earmark.models import built, dissect
 from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS
 from earmark.recipes.deep_fidelity.tables import Row
+from earmark.recipes.sources import open_images, reduced
+from earmark.recipes.store import Store
 from earmark.training import Record, Settings, read_all, train_host
 
 __all__ = ["Bench"]
@@ -36,58 +35,43 @@ class Bench:
     def __init__(self, setting: str, scale: str, seed: int, data: Path | None, out: Path) -> None:
         self.name, self.scale, self.out = setting, scale, out
         self.setting, self.effort, self.seed = SETTINGS[setting], SCALES[scale], seed
-        self.folder = out / scale / setting / f"seed{seed}"
-        self._claim_folder()
-        read, self.notes = _open(self.setting.data, scale, data)
-        self.data = _draw(read, self.effort, seed)
+        effort = {name: value for name, value in vars(self.effort).items() if name not in ("notes", "seeds")}
+        own = {"effort": repr(effort), "setting": repr(self.setting.host), "seed": seed}
+        self.store = Store(out / scale / setting / f"seed{seed}", own)
+        read, self.notes = open_images("digits" if scale == "quick" else self.setting.data, data)
+        _, height, width = read.shape
+        size = (height // self.effort.shrink, width // self.effort.shrink)
+        self.data = reduced(read, self.effort.images, self.effort.test, size, seed)
         self.augment = self.setting.augment if self.effort.augment else None
         self._host: nn.Module | None = None
         self._fidelity: dict[str, DeepFidelity] = {}
-
-    def _claim_folder(self) -> None:
-        """Rows and models in the folder belong to one effort; another one's are never mixed with them."""
-        effort = {name: value for name, value in vars(self.effort).items() if name not in ("notes", "seeds")}
-        own = {"effort": repr(effort), "setting": repr(self.setting.host), "seed": self.seed}
-        about = self.folder / "about.json"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not about.exists():
-            write_json(about, own)
-        elif read_json(about) != own:
-            raise BadInput(f"{self.folder} holds rows of another effort; give a new folder, or remove this one")
 
     # -- a row
 
     def measure(self, row: Row) -> dict[str, Any]:
         """The row's metrics, from its file if it was measured before."""
-        path = self.folder / f"{row.slug}.json"
-        if not path.exists():
-            begun = time.monotonic()
-            model, history = self._marked(row)
-            self._keep_cloud(row, model)
-            report = self._meter(row.mint)(model, self.host, self.data).to_dict()
-            report |= {f"agreement_{name}": share for name, share in report.pop("agreement").items()}
-            write_json(path, {**report, "history": history, "seconds": time.monotonic() - begun})
-        self._checkpoint(row.slug).unlink(missing_ok=True)
-        result: dict[str, Any] = read_json(path)
-        return result
+        return self.store.value(row.slug, lambda: self._measure(row))
 
-    def _marked(self, row: Row) -> tuple[nn.Module, list[Record]]:
-        if row.method is None:
-            return self.host, []
-        if row.attack is None:
-            return self._embed(row)
-        self.measure(row.embedding)
-        model = self._load(self.folder / f"{row.embedding.slug}.safetensors")
-        return self._attack(row.attack)(model, self.data, rng(self.seed)), []
-
-    def _embed(self, row: Row) -> tuple[nn.Module, list[Record]]:
+    def _measure(self, row: Row) -> dict[str, Any]:
+        begun = time.monotonic()
         history: list[Record] = []
-        marked = self._method(row, history)(self.host, self.mark(row.mint), self.data, rng(self.seed))
-        save_tensors(self.folder / f"{row.slug}.safetensors", marked.state_dict())
-        return marked, history
+        model = self._marked(row, history)
+        self._keep_cloud(row, model)
+        report = self._meter(row.mint)(model, self.host, self.data).to_dict()
+        report |= {f"agreement_{name}": share for name, share in report.pop("agreement").items()}
+        return {**report, "history": history, "seconds": time.monotonic() - begun}
 
-    def _checkpoint(self, slug: str) -> Path:
-        return self.folder / f"{slug}.checkpoint.safetensors"
+    def _marked(self, row: Row, history: list[Record]) -> nn.Module:
+        if row.method is None:
+            return self.host
+        if row.attack is None:
+            marked = self._method(row, history)(self.host, self.mark(row.mint), self.data, rng(self.seed))
+            save_tensors(self.store.path(f"{row.slug}.safetensors"), marked.state_dict())
+            return marked
+        self.measure(row.embedding)
+        model = self._fresh()
+        model.load_state_dict(load_tensors(self.store.path(f"{row.embedding.slug}.safetensors")))
+        return self._attack(row.attack)(model, self.data, rng(self.seed))
 
     def _method(self, row: Row, history: list[Record]) -> Backdoor:
         assert row.method is not None
@@ -107,7 +91,7 @@ class Bench:
             patience=self.effort.patience or 0,
             select=self.effort.select,
             watch=self.effort.watch,
-            checkpoint=self._checkpoint(row.slug),
+            checkpoint=self.store.checkpoint(row.slug),
             measures=self._curves() if row.curves else {},
             on_history=history.extend,
         )
@@ -134,22 +118,13 @@ class Bench:
     def host(self) -> nn.Module:
         """The host, trained once."""
         if self._host is None:
-            path = self.folder / "host.safetensors"
-            if path.exists():
-                self._host = self._load(path)
-            else:
-                settings = self.effort.host or self.setting.host
-                watched = Data(self.data.train, self.data.test.sample(self.effort.watch))
-                self._host = train_host(
-                    self._fresh(),
-                    watched,
-                    rng(self.seed),
-                    settings,
-                    augment=self.augment,
-                    checkpoint=self._checkpoint("host"),
-                )
-                save_tensors(path, self._host.state_dict())
+            self._host = self.store.model("host", self._fresh, self._train_host)
         return self._host
+
+    def _train_host(self, checkpoint: Path) -> nn.Module:
+        watched = Data(self.data.train, self.data.test.sample(self.effort.watch))
+        settings = self.effort.host or self.setting.host
+        return train_host(self._fresh(), watched, rng(self.seed), settings, augment=self.augment, checkpoint=checkpoint)
 
     def mark(self, kind: str) -> TriggerSet:
         """The trigger set of this kind, from a key that the seed makes: a throw-away owner."""
@@ -168,7 +143,7 @@ class Bench:
 
     def cloud(self, row: Row) -> Path:
         """The file of a row's features."""
-        return self.folder / f"{row.slug}.cloud.safetensors"
+        return self.store.path(f"{row.slug}.cloud.safetensors")
 
     def _keep_cloud(self, row: Row, model: nn.Module) -> None:
         """Features, labels and prototypes of some training images, for the paper's Figures 1, 4 and 5."""
@@ -181,11 +156,6 @@ class Bench:
         build = partial(self.setting.build, self.data.classes, self.effort.width)
         return built(build, rng(self.seed)).to(Settings().torch_device())
 
-    def _load(self, path: Path) -> nn.Module:
-        model = self._fresh()
-        model.load_state_dict(load_tensors(path))
-        return model
-
 
 def _mint(kind: str, effort: Scale) -> TriggerMint:
     if kind == "noise":
@@ -195,34 +165,3 @@ def _mint(kind: str, effort: Scale) -> TriggerMint:
         if kind == "abstract"
         else Stamped(count=effort.triggers, text=effort.text, carrier="abstract", opacity=0.75)
     )
-
-
-def _open(name: str, scale: str, data: Path | None) -> tuple[Data, list[str]]:
-    """The images, and what a reader has to know about them."""
-    if scale == "quick":
-        return digits(), []
-    root = data or (Path(os.environ["EARMARK_DATA"]) if "EARMARK_DATA" in os.environ else None)
-    if root is None:
-        raise BadInput(
-            f"scale {scale!r} needs real images: give the folder that holds {name}/ as --data or EARMARK_DATA"
-        )
-    if name == "mnist":
-        return idx(root / "mnist"), []
-    notes = []
-    if name == "cifar100" and not (root / name).exists():
-        name = "tinyimagenet100-32"
-        notes.append("100 classes of Tiny ImageNet, 32 x 32, stand in for CIFAR-100: not the paper's data.")
-    if next((root / name).rglob("*.jp*g"), None):
-        notes.append(f"{name} is read from JPEG files, a little noisier than the original.")
-    return folder(root / name), notes
-
-
-def _draw(data: Data, effort: Scale, seed: int) -> Data:
-    def some(images: Images, count: int | None) -> Images:
-        if count is not None and count < len(images):
-            images = images.subset(torch.randperm(len(images), generator=rng(seed))[:count])
-        _, height, width = images.shape
-        pixels = resized(images.pixels, height // effort.shrink, width // effort.shrink)
-        return Images(pixels, images.labels, images.classes, images.name)
-
-    return Data(some(data.train, effort.images), some(data.test, effort.test))

@@ -56,7 +56,8 @@ class Scale:
     notes: tuple[str, ...] = field(default=())
 
 
-CPU_EMBED = Settings(epochs=9, steps_per_epoch=100, triggers_per_batch=16, milestones=(7,))
+CPU_EMBED = Settings(epochs=20, steps_per_epoch=100, triggers_per_batch=16, milestones=(14,))
+CPU_HOST = HOST.but(epochs=8, milestones=(5,))
 
 SCALES: Mapping[str, Scale] = {
     "full": Scale(
@@ -92,10 +93,13 @@ SCALES: Mapping[str, Scale] = {
         width=16,
         std=1.0,
         triggers=100,
-        host=HOST.but(epochs=8, milestones=(5,)),
+        host=CPU_HOST,
         embed=CPU_EMBED,
-        scratch=HOST.but(epochs=4, steps_per_epoch=150, milestones=(3,), triggers_per_batch=16),
-        own={"fixll+spl": CPU_EMBED.but(epochs=30, milestones=(26,), clip=1.0)},
+        scratch=CPU_HOST.but(epochs=3, milestones=(2,), triggers_per_batch=4),
+        own={
+            "ftll": CPU_EMBED.but(epochs=9, milestones=(7,)),
+            "fixll+spl": CPU_EMBED.but(epochs=42, milestones=(38,), clip=1.0),
+        },
         settings=("mnist_d2", "mnist_d3", "cifar10_resnet18_d64"),
         augment=False,
         patience=None,

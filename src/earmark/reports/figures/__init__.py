@@ -7,6 +7,7 @@ from earmark.reports.figures.clouds import Panel, feature_clouds
 from earmark.reports.figures.curves import SweepPoint, training_curves, weight_sweep
 from earmark.reports.figures.evidence import evidence_plot
 from earmark.reports.figures.reproduced import of_reproduction
+from earmark.reports.figures.robustness import robustness_curves
 from earmark.reports.figures.style import save, to_png, to_svg
 from earmark.reports.figures.triggers import contact_sheet
 
@@ -17,6 +18,7 @@ __all__ = [
     "evidence_plot",
     "feature_clouds",
     "of_reproduction",
+    "robustness_curves",
     "save",
     "to_png",
     "to_svg",

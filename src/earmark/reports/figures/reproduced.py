@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from earmark.files import load_tensors
 from earmark.reports.figures.clouds import Panel, feature_clouds
 from earmark.reports.figures.curves import SweepPoint, training_curves, weight_sweep
+from earmark.reports.figures.robustness import robustness_curves
 from earmark.reports.tables import number
 
 if TYPE_CHECKING:
@@ -23,16 +24,24 @@ def of_reproduction(found: Mapping[str, Any], folder: Path = Path()) -> dict[str
     """The figures of one table, by name; empty where what they need was not measured or is no longer there.
 
     Args:
-        found: a table as the recipe returns it. `figure6` gives "curves" from its rows' histories, `figure7` a "sweep"
-            from their weights, and every table that starts with the host gives "clouds", from the rows' cloud files
-            (`features`, `labels`, `prototypes`) of the host's feature dimension.
+        found: a table as the recipe returns it. Of deep fidelity, `figure6` gives "curves" from its rows' histories,
+            `figure7` a "sweep" from their weights, and every table that starts with the host gives "clouds", from the
+            rows' cloud files (`features`, `labels`, `prototypes`) of the host's feature dimension. Of any other paper,
+            rows with the points of an attack give "curves".
         folder: what the paths of cloud files start from.
 
     Raises:
         BadInput: a cloud file that cannot be read, or that holds no cloud.
     """
+    if found.get("paper", "deep-fidelity") != "deep-fidelity":
+        return _attacks(found)
     rows: list[Mapping[str, Any]] = [{**row, "cloud": folder / row.get("cloud", "")} for row in found["rows"]]
     return _DRAWN.get(str(found["table"]), _clouds)(rows)
+
+
+def _attacks(found: Mapping[str, Any]) -> dict[str, Figure]:
+    curves = {row["method"]: row["curves"] for row in found["rows"] if any(row.get("curves", ()))}
+    return {"curves": robustness_curves(curves, str(found["over"]))} if curves else {}
 
 
 def _curves(rows: list[Mapping[str, Any]]) -> dict[str, Figure]:

@@ -1,0 +1,109 @@
+"""Wen et al. 2023, Tables 1 to 4 and Figures 5 to 12: every mark embedded, attacked, and set beside what is printed.
+
+Three scales. `full` is the paper's networks and all images, for a GPU. `cpu` is for two CPU cores: MNIST with LeNet-5
+at the paper's own scale, the other sets with fewer images and thin networks. `quick` runs in seconds on scikit-learn's
+digits and shows that the machinery works, nothing else.
+
+Every mark comes in two kinds: the paper's, all triggers with one target class, which has no null and can prove nothing;
+and keyed groups, whose null is exact. Verification triggers are never those that the model learnt, and no model has a
+say in either. Models and measurements are kept under `out`; a run that is killed goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from earmark.errors import unknown_name
+from earmark.recipes.function_coupled.bench import Bench, Marking, Point
+from earmark.recipes.function_coupled.scales import SCALES, Effort, Thief
+from earmark.recipes.function_coupled.settings import SETTINGS, Setting
+from earmark.recipes.function_coupled.tables import TABLES, Row, Table, printed_tables
+from earmark.recipes.hardware import hardware
+
+__all__ = [
+    "SCALES",
+    "SETTINGS",
+    "TABLES",
+    "Bench",
+    "Effort",
+    "Marking",
+    "Point",
+    "Row",
+    "Setting",
+    "Table",
+    "Thief",
+    "printed_tables",
+    "reproduce",
+]
+
+
+def reproduce(
+    table: str | None, scale: str, data: Path | None, out: Path, seeds: int | None = None, settings: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Measure `table` (all of them for None) at `scale`, keep everything under `out`, and return what was found.
+
+    Args:
+        table: table1 to table4, figure5 to figure12, extraction or variants.
+        scale: quick, cpu or full.
+        data: the folder with mnist/, cifar10/ and so on; None takes the environment's EARMARK_DATA. `quick` needs none.
+        out: models, measurements and checkpoints go here; what is already there is not measured again.
+        seeds: how many seeds; None for the scale's own number.
+        settings: only these of the table's settings; empty for all that the scale covers.
+
+    Returns:
+        One JSON value per table and setting: the paper's value and ours, in percent (evidence as log10 of p), and all
+        settings; with each row the points of its attack, one list a seed.
+
+    Raises:
+        BadInput: an unknown table, scale or setting, or data that is not there.
+    """
+    for what, name, known in (
+        ("scale", scale, SCALES),
+        ("table", table, TABLES),
+        *(("setting", name, SETTINGS) for name in settings),
+    ):
+        if name is not None and name not in known:
+            raise unknown_name(what, name, list(known))
+    return [
+        _measured(name, setting, scale, data, out, seeds)
+        for name in ([table] if table else TABLES)
+        for setting in TABLES[name].settings
+        if setting in SCALES[scale] and (not settings or setting in settings)
+    ]
+
+
+def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path, seeds: int | None) -> dict[str, Any]:
+    effort = SCALES[scale][setting]
+    benches = [Bench(setting, scale, seed, data, out) for seed in range(seeds or effort.seeds)]
+    by_seed = [TABLES[table].rows(bench) for bench in benches]
+    paper = printed_tables().get(table, {}).get(setting, {})
+    return {
+        "paper": "function-coupled",
+        "table": table,
+        "setting": setting,
+        "scale": scale,
+        "over": TABLES[table].over,
+        "rows": [_row(rows, paper) for rows in zip(*by_seed, strict=True)],
+        "settings": _describe(effort, setting),
+        "hardware": hardware(),
+        "notes": [*effort.notes, *benches[0].notes],
+    }
+
+
+def _row(rows: Sequence[Row], paper: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    first, printed = rows[0], paper.get(rows[0].paper or "", {})
+    metrics = {
+        name: {"paper": printed.get(name), "ours": [row.metrics[name] for row in rows]} for name in first.metrics
+    }
+    return {"method": first.label, "metrics": metrics, "curves": [list(row.curve) for row in rows]}
+
+
+def _describe(effort: Effort, setting: str) -> dict[str, Any]:
+    own = {name: value for name, value in vars(effort).items() if name != "notes"}
+    own["data"] = own["data"] or SETTINGS[setting].data
+    runs = {f"{name} run": own.pop(name).to_dict() for name in ("host", "embed", "fresh")}
+    thief = {f"thief's {name}": value for name, value in vars(own.pop("thief")).items()}
+    runs |= {f"thief's {name} run": thief.pop(f"thief's {name}").to_dict() for name in ("overwrite", "extract")}
+    return {**own, **thief, **runs}

@@ -1,0 +1,188 @@
+"""Tables 1 to 4 and Figures 5 to 12 of Wen et al. 2023, and tables of our own: which measurements make which row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from earmark.recipes.function_coupled.bench import Bench, Marking, Point
+
+__all__ = ["TABLES", "Row", "Table", "printed_tables"]
+
+DIRECT, INVISIBLE = Marking("direct"), Marking("invisible")
+RATIOS = (0.5, 0.7, 0.9)
+EVERY = ("mnist_lenet5", "cifar10_resnet18", "cifar100_vgg16", "tinyimagenet_resnet18")
+KEPT_ACCURACY = 5.0
+"""Percentage points that a thief may lose and still have a model worth stealing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: numbers, and where an attack has several strengths, all of its points.
+
+    Attributes:
+        label: what the table calls it.
+        metrics: by name, in percent or log10.
+        curve: the points behind the numbers.
+        paper: the label of the paper's own row, where it has one.
+    """
+
+    label: str
+    metrics: Point
+    curve: Sequence[Point] = ()
+    paper: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table or figure: the settings that it covers, how one seed fills it, and what its curves run over."""
+
+    settings: tuple[str, ...]
+    rows: Callable[[Bench], list[Row]]
+    over: str | None = None
+
+
+def _both(marking: Marking) -> list[Marking]:
+    """With the paper's one target class, and with keyed groups."""
+    return [Marking(marking.style, marking.ratio, labels, marking.how) for labels in ("target", "groups")]
+
+
+def _table1(bench: Bench) -> list[Row]:
+    return [Row("Host", bench.unmarked(), paper="Host")]
+
+
+def _table2(bench: Bench) -> list[Row]:
+    fusions = [DIRECT, *(Marking("invisible", ratio) for ratio in RATIOS), Marking(how="fresh")]
+    markings = [marking for fusion in fusions for marking in _both(fusion)]
+    return [Row(marking.label, bench.embedded(marking), paper=marking.label) for marking in markings]
+
+
+def _table3(bench: Bench) -> list[Row]:
+    markings = [*_both(DIRECT), *_both(INVISIBLE)]
+    return [Row(marking.label, bench.overwritten(marking), paper=marking.label) for marking in markings]
+
+
+def _table4(bench: Bench) -> list[Row]:
+    markings = [*_both(DIRECT), *_both(INVISIBLE)]
+    return [Row(marking.label, _summary(bench, marking), paper=marking.label) for marking in markings]
+
+
+def _summary(bench: Bench, marking: Marking) -> Point:
+    """The paper's six columns, fine-tuning at the embedding's own rate on images that the owner never used."""
+    made, host = bench.embedded(marking), bench.unmarked()
+    target = next(iter(bench.setting.transfers.values()))
+    pruned = next(point for point in bench.pruned(marking, recalibrate=False) if point["share"] == 0.8)
+    before, after = made["val_acc"] or 0.0, host["val_acc"] or 1.0
+    return {
+        "asr": made["asr"],
+        "preserved": 100 * before / after,
+        "fine_tuned": bench.fine_tuned(marking, bench.thief.rates[-1], seen=False)[-1]["asr"],
+        "transferred": bench.transferred(marking, target)[-1]["asr"],
+        "pruned": pruned["asr"],
+        "pruned_val_acc": pruned["val_acc"],
+        "overwritten": bench.overwritten(marking)["asr"],
+    }
+
+
+def _tuning(*markings: Marking) -> Callable[[Bench], list[Row]]:
+    """Fine-tuning at every rate, on seen and on unseen images; the numbers are those after the last trial."""
+
+    def rows(bench: Bench) -> list[Row]:
+        found = []
+        for marking in markings:
+            for rate in bench.thief.rates:
+                for seen in (True, False):
+                    curve = bench.fine_tuned(marking, rate, seen)
+                    label = f"{marking.label}, lr {rate:g}, {'seen' if seen else 'unseen'} images"
+                    found.append(Row(label, _but(curve[-1], "trial"), curve, marking.label))
+        return found
+
+    return rows
+
+
+def _transfer(bench: Bench) -> list[Row]:
+    found = []
+    for marking in (*_both(DIRECT), *_both(INVISIBLE)):
+        for shown, target in bench.setting.transfers.items():
+            curve = bench.transferred(marking, target)
+            found.append(Row(f"{marking.label}, to {shown}", _but(curve[-1], "trial"), curve))
+    return found
+
+
+def _pruning(*markings: Marking) -> Callable[[Bench], list[Row]]:
+    """Pruning without and with recalibration; the numbers are those at 80 %."""
+
+    def rows(bench: Bench) -> list[Row]:
+        found = []
+        for marking in markings:
+            for recalibrate in (False, True):
+                curve = bench.pruned(marking, recalibrate)
+                label = f"{marking.label}{', recalibrated' if recalibrate else ''}"
+                at = next(point for point in curve if point["share"] == 0.8)
+                found.append(Row(label, {**_but(at, "share"), "worst_log10_p": _worst(curve)}, curve, label))
+        return found
+
+    return rows
+
+
+def _worst(curve: Sequence[Point]) -> float | None:
+    """The weakest evidence at any strength that leaves the thief within five points of the accuracy before."""
+    least = (curve[0]["val_acc"] or 0.0) - KEPT_ACCURACY
+    kept = [p["log10_p"] for p in curve if (p["val_acc"] or 0.0) >= least and p["log10_p"] is not None]
+    return max(kept, default=None)
+
+
+def _extraction(bench: Bench) -> list[Row]:
+    return [
+        Row(f"{marking.label}, {attack} labels", bench.extracted(marking, attack))
+        for marking in (*_both(DIRECT), *_both(INVISIBLE))
+        for attack in ("soft", "hard", "noise")
+    ]
+
+
+def _variants(bench: Bench) -> list[Row]:
+    """Ours, without both strategies, the released variants, and with features kept, each with what pruning leaves."""
+    found = []
+    for how in ("enhanced", "plain", "2023-02", "2023-06", "kept"):
+        for marking in _both(Marking(how=how)):
+            worst = _worst(bench.pruned(marking, recalibrate=False))
+            found.append(Row(marking.label, {**bench.embedded(marking), "worst_log10_p": worst}))
+    return found
+
+
+def _but(point: Point, name: str) -> Point:
+    return {key: value for key, value in point.items() if key != name}
+
+
+def _with_and_without(fusion: Marking) -> list[Marking]:
+    plain = Marking(fusion.style, fusion.ratio, how="plain")
+    return [*_both(fusion), *_both(plain)]
+
+
+TABLES: Mapping[str, Table] = {
+    "table1": Table(EVERY, _table1),
+    "table2": Table(EVERY, _table2),
+    "table3": Table(EVERY, _table3),
+    "table4": Table(("cifar10_resnet18",), _table4),
+    "figure5": Table(EVERY, _tuning(*_both(DIRECT)), "trial"),
+    "figure6": Table(EVERY, _tuning(*_both(INVISIBLE)), "trial"),
+    "figure7": Table(EVERY[:3], _transfer, "trial"),
+    "figure8": Table(EVERY, _pruning(*_both(DIRECT)), "share"),
+    "figure9": Table(EVERY, _pruning(*_both(INVISIBLE)), "share"),
+    "figure10": Table(EVERY, _tuning(*_with_and_without(DIRECT), *_with_and_without(INVISIBLE)), "trial"),
+    "figure11": Table(EVERY, _pruning(*_with_and_without(DIRECT)), "share"),
+    "figure12": Table(EVERY, _pruning(*_with_and_without(INVISIBLE)), "share"),
+    "extraction": Table(EVERY, _extraction),
+    "variants": Table(EVERY, _variants),
+}
+"""`extraction` and `variants` are our own; all others are numbered as in the paper."""
+
+
+def printed_tables() -> Mapping[str, Any]:
+    """The paper's numbers: table, setting, row, metric."""
+    text = resources.files("earmark.recipes.function_coupled").joinpath("printed.json").read_text()
+    tables: Mapping[str, Any] = json.loads(text)["tables"]
+    return tables

@@ -1,0 +1,66 @@
+"""The images that recipes run on: a folder with one sub-folder per data set, or the embedded digits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from earmark.core import Data, Images, rng
+from earmark.data import digits, folder, idx, resized
+from earmark.errors import BadInput
+
+__all__ = ["open_images", "reduced"]
+
+IDX = ("mnist", "fashion-mnist")
+STAND_INS: Mapping[str, tuple[str, str]] = {
+    "cifar100": (
+        "tinyimagenet100-32",
+        "100 classes of Tiny ImageNet, 32 x 32, stand in for CIFAR-100: not the paper's data.",
+    ),
+    "tinyimagenet": (
+        "caltech101-32",
+        "Caltech-101, 32 x 32, stands in for Tiny ImageNet: not the paper's data.",
+    ),
+}
+
+
+def open_images(name: str, root: Path | None) -> tuple[Data, list[str]]:
+    """The data set called `name`, and what a reader has to know about it.
+
+    Args:
+        name: "digits", or a sub-folder: mnist, fashion-mnist (IDX files), cifar10, cifar100, tinyimagenet (folders of
+            images); where cifar100 or tinyimagenet is missing, another set may stand in for it.
+        root: the folder that holds it; None takes the environment's EARMARK_DATA.
+
+    Raises:
+        BadInput: no folder was given, or it does not hold the data set.
+    """
+    if name == "digits":
+        return digits(), []
+    root = root or (Path(os.environ["EARMARK_DATA"]) if "EARMARK_DATA" in os.environ else None)
+    if root is None:
+        raise BadInput(f"real images are needed: give the folder that holds {name}/ as --data or EARMARK_DATA")
+    if name in IDX:
+        return idx(root / name), []
+    notes = []
+    if name in STAND_INS and not (root / name).exists():
+        name, note = STAND_INS[name]
+        notes.append(note)
+    if next((root / name).rglob("*.jp*g"), None):
+        notes.append(f"{name} is read from JPEG files, a little noisier than the original.")
+    return folder(root / name), notes
+
+
+def reduced(data: Data, images: int | None, test: int | None, size: tuple[int, int] | None, seed: int) -> Data:
+    """At most so many training and test images, drawn by the seed, resized to (height, width) where that is given."""
+
+    def some(whole: Images, count: int | None) -> Images:
+        if count is not None and count < len(whole):
+            whole = whole.subset(torch.randperm(len(whole), generator=rng(seed))[:count])
+        pixels = whole.pixels if size is None else resized(whole.pixels, *size)
+        return Images(pixels, whole.labels, whole.classes, whole.name)
+
+    return Data(some(data.train, images), some(data.test, test))

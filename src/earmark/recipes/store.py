@@ -1,0 +1,67 @@
+"""What a recipe has measured: JSON values and trained models, each made once and kept in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from earmark.errors import BadInput
+from earmark.files import load_tensors, read_json, save_tensors, write_json
+
+__all__ = ["Store"]
+
+V = TypeVar("V")
+
+
+class Store:
+    """A folder whose files belong to one effort: values and models that another effort made are never mixed in.
+
+    A run that is killed leaves what it has finished, and a checkpoint of what it was in the middle of.
+
+    Args:
+        folder: made if it is not there.
+        effort: JSON that says what the files were made with; the first store in a folder writes it down.
+
+    Raises:
+        BadInput: the folder holds files of another effort.
+    """
+
+    def __init__(self, folder: Path, effort: Mapping[str, Any]) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        about = folder / "about.json"
+        if not about.exists():
+            write_json(about, effort)
+        elif read_json(about) != effort:
+            raise BadInput(f"{folder} holds rows of another effort; give a new folder, or remove this one")
+
+    def path(self, name: str) -> Path:
+        """The file called `name` in the folder."""
+        return self.folder / name
+
+    def checkpoint(self, slug: str) -> Path:
+        """Where the run that makes `slug` saves its state."""
+        return self.path(f"{slug}.checkpoint.safetensors")
+
+    def value(self, slug: str, measure: Callable[[], V]) -> V:
+        """What `measure` found, from its file if it was measured before; its run's checkpoint goes."""
+        path = self.path(f"{slug}.json")
+        if not path.exists():
+            write_json(path, measure())
+        self.checkpoint(slug).unlink(missing_ok=True)
+        found: V = read_json(path)
+        return found
+
+    def model(self, slug: str, fresh: Callable[[], nn.Module], train: Callable[[Path], nn.Module]) -> nn.Module:
+        """The model called `slug`: `train(checkpoint)`, or from then on `fresh()` with the weights that it got."""
+        path = self.path(f"{slug}.safetensors")
+        if not path.exists():
+            made = train(self.checkpoint(slug))
+            save_tensors(path, made.state_dict())
+            return made
+        model = fresh()
+        model.load_state_dict(load_tensors(path))
+        return model
