@@ -16,10 +16,13 @@ from earmark.core import Data, Images, rng
 from earmark.data.augment import CropFlip
 from earmark.embed import Backdoor, fixll, fixll_pfl, fixll_spl, ftal
 from earmark.keys import MarkKey
-from earmark.marks import Noise, TriggerSet
-from earmark.models import ThinResNet18, dissect, frozen_batchnorm, normalised, reinitialised
+from earmark.marks import Fused, Noise, TriggerSet
+from earmark.marks.triggers.fused import blended, side_by_side
+from earmark.models import LeNet5, ResNet18, ThinResNet18, dissect, frozen_batchnorm, normalised, reinitialised
 from earmark.suspects import as_query
+from earmark.training import Masking
 from earmark.training.case import Case
+from earmark.training.masking import Masks
 from earmark.training.run import Run
 from earmark.verify import TriggerTest
 
@@ -30,10 +33,14 @@ __all__ = [
     "EmbeddingStep",
     "Timed",
     "data",
+    "draw_masks",
     "forward_of_triggers",
+    "fuse",
     "host",
+    "lenet",
     "mark",
     "mint",
+    "mint_fused",
     "plain_step",
     "verification",
 ]
@@ -63,6 +70,11 @@ def host(device: torch.device) -> nn.Module:
     return reinitialised(net, rng(0)).to(device)
 
 
+def lenet(device: torch.device) -> nn.Module:
+    """The network of Wen et al. 2023 for MNIST, the smallest that anyone would mark."""
+    return reinitialised(normalised(LeNet5(), [0.1307], [0.3081]), rng(0)).to(device)
+
+
 def mark() -> TriggerSet:
     """A hundred noise triggers."""
     return Noise(count=TRIGGERS)(MarkKey(bytes(32)), None, data(256))
@@ -75,10 +87,35 @@ def mint(channels: int, size: int) -> Timed:
     return lambda: Noise(count=TRIGGERS)(MarkKey(bytes(32)), None, Data(images, images))
 
 
-def plain_step(device: torch.device, *, batchnorm: str = "frozen", channels_last: bool = True) -> Timed:
+def fuse(style: str) -> Timed:
+    """A thousand fusions of two colour images of 32 x 32."""
+    first, second = torch.randint(0, 256, (2, 1000, 3, 32, 32), generator=rng(0), dtype=torch.uint8)
+    return lambda: side_by_side(first, second) if style == "direct" else blended(first, second, 0.5)
+
+
+def mint_fused(style: str) -> Timed:
+    """Minting 120 triggers and 880 fusions to learn from, from the key to the labels, of images of 32 x 32 x 3."""
+    pixels = torch.randint(0, 256, (5_000, 3, 32, 32), generator=rng(0), dtype=torch.uint8)
+    images = Images(pixels, torch.arange(5_000) % 10, 10, "random")
+    return lambda: Fused(style=style, teaching=880)(MarkKey(bytes(32)), None, Data(images, images))
+
+
+def draw_masks(drop: float) -> Timed:
+    """A fresh mask for the 11.2 million convolutional and linear weights of ResNet-18."""
+    masks, steps = Masks(Masking(drop, every=1), ResNet18(), 0), count()
+    return lambda: masks.draw(0, next(steps))
+
+
+def plain_step(
+    device: torch.device,
+    *,
+    batchnorm: str = "frozen",
+    channels_last: bool = True,
+    net: Callable[[torch.device], nn.Module] = host,
+) -> Timed:
     """Forward, backward and update on one fixed batch, as many images as an embedding step has; nothing else."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = host(device).to(memory_format=layout)  # type: ignore[call-overload]
+    model = net(device).to(memory_format=layout)  # type: ignore[call-overload]
     model.train(batchnorm == "train")
     for layer in model.modules():
         if batchnorm == "frozen" and isinstance(layer, nn.BatchNorm2d):
@@ -107,6 +144,7 @@ class EmbeddingStep:
         cached: whether the host's outputs may be looked up; augmentation forbids it.
         channels_last: the memory layout.
         images: how many training images lie on the device.
+        net: the network that is marked.
     """
 
     def __init__(
@@ -117,8 +155,9 @@ class EmbeddingStep:
         cached: bool = True,
         channels_last: bool = True,
         images: int = 1024,
+        net: Callable[[torch.device], nn.Module] = host,
     ) -> None:
-        start, train, secret = host(device), data(images).train, mark()
+        start, train, secret = net(device), data(images).train, mark()
         model = copy.deepcopy(start).eval()
         anatomy = dissect(model, train.pixels[:1])
         names = method.trainable(model, anatomy)
@@ -131,7 +170,7 @@ class EmbeddingStep:
         )
         triggers = Images(secret.images, secret.labels, secret.classes, "triggers")
         augment = None if cached else CropFlip()
-        case = Case(model, train, method.terms, settings, 0, triggers, start, augment, head=None)
+        case = Case(model, train, method.terms, settings, 0, triggers, start, augment, None, method.masking)
         self._run = Run(case, anatomy, Fabric(accelerator=device.type, devices=1))
         self._order, self._numbers = self._run.feed.order(0), count()
 

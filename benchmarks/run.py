@@ -22,8 +22,10 @@ import cases
 import torch
 from timing import Times, interleaved
 
+from earmark.embed import ftal
 from earmark.files import write_atomic, write_json
 from earmark.reports import Table
+from earmark.training import Masking
 
 HERE = Path(__file__).parent
 
@@ -103,6 +105,32 @@ def minting(rounds: int) -> list[Line]:
     return [Line(f"minting 100 noise triggers, {n}", "", t.median, 1.0, "s") for n, t in times.items()]
 
 
+def masking(device: torch.device, rounds: int) -> list[Line]:
+    """(f) A masked step over a plain one on as many images, the mask drawn anew at every step or once an epoch."""
+    lines = []
+    for what, net in (("thin ResNet-18", cases.host), ("LeNet-5", cases.lenet)):
+        floor = f"plain step, {what}"
+        made: dict[str, cases.Timed] = {floor: cases.plain_step(device, net=net)}
+        for drop, every, when in ((0.01, 1, "every step"), (0.2, 1, "every step"), (0.2, None, "every epoch")):
+            method = ftal().but(masking=Masking(drop, every))
+            made[f"masked step, {what}, p = {drop}, {when}"] = cases.EmbeddingStep(method, device, net=net)
+        times = interleaved(made, rounds, device)
+        lines += [over(name, times, name, floor, 1.10) for name in made if name != floor]
+    return lines
+
+
+def drawing(rounds: int) -> list[Line]:
+    """(g) Milliseconds to draw a mask for 11.2 million weights, and seconds for 1,000 fusions of 32 x 32 x 3."""
+    masks = {f"mask for 11.2 M weights, p = {drop}": cases.draw_masks(drop) for drop in (0.01, 0.2)}
+    fused = {f"1,000 fusions, {style}": cases.fuse(style) for style in ("direct", "invisible")}
+    minted = {f"minting 1,000 fused triggers, {style}": cases.mint_fused(style) for style in ("direct", "invisible")}
+    times = interleaved({**masks, **fused, **minted}, max(3, rounds // 6), torch.device("cpu"), warmup=1)
+    targets = zip(masks, (10.0, 40.0), strict=True)
+    lines = [Line(name, "", 1000 * times[name].median, target, "ms") for name, target in targets]
+    lines += [Line(name, "", times[name].median, 0.1, "s") for name in fused]
+    return lines + [Line(name, "", times[name].median, None, "s") for name in minted]
+
+
 def memory(device: torch.device) -> list[Line]:
     """(e) Peak memory of an embedding run over a plain run, each in a process of its own."""
     peaks = {kind: _child(kind, device) for kind in ("plain", *cases.METHODS)}
@@ -151,7 +179,7 @@ def report(lines: Sequence[Line], device: torch.device, rounds: int) -> str:
 def run(device: torch.device, rounds: int, out: Path) -> bool:
     """Measure everything on one device, write and show it, and say whether every target is kept."""
     lines = [*steps(device, rounds), *layouts(device, rounds), *verifying(device, rounds)]
-    lines += [*minting(rounds), *memory(device)]
+    lines += [*minting(rounds), *masking(device, rounds), *drawing(rounds), *memory(device)]
     text, stem = report(lines, device, rounds), out / slug(device)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(stem.with_name(f"{stem.name}.md"), text.encode())

@@ -56,11 +56,15 @@ class Store:
         return found
 
     def model(self, slug: str, fresh: Callable[[], nn.Module], train: Callable[[Path], nn.Module]) -> nn.Module:
-        """The model called `slug`: `train(checkpoint)`, or from then on `fresh()` with the weights that it got."""
+        """The model called `slug`: `train(checkpoint)`, or from then on `fresh()` with the weights that it got.
+
+        The checkpoint goes when the model is saved.
+        """
         path = self.path(f"{slug}.safetensors")
         if not path.exists():
             made = train(self.checkpoint(slug))
             save_tensors(path, made.state_dict())
+            self.checkpoint(slug).unlink(missing_ok=True)
             return made
         model = fresh()
         model.load_state_dict(load_tensors(path))

@@ -1,0 +1,120 @@
+"""The recipe of Wen et al. 2023 at its quick scale: every kind of table runs, resumes, and says what is printed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from earmark.errors import BadInput
+from earmark.files import read_json
+from earmark.recipes import function_coupled as recipe
+from earmark.reports import Reproduction
+from earmark.reports.figures import of_reproduction, to_png
+
+SETTING = "mnist_lenet5"
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("function-coupled")
+
+
+def run(table: str, out: Path) -> dict[str, Any]:
+    (found,) = recipe.reproduce(table, "quick", None, out, settings=[SETTING])
+    return found
+
+
+def rows(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["method"]: row for row in found["rows"]}
+
+
+def test_table_1_has_the_papers_number_beside_ours(out: Path) -> None:
+    pair = rows(run("table1", out))["Host"]["metrics"]["val_acc"]
+    assert pair["paper"] == 99.14
+    assert pair["ours"][0] > 50
+
+
+def test_the_strategies_are_compared_over_every_share_pruned(out: Path) -> None:
+    found = run("figure11", out)
+    table = rows(found)
+    assert {"Direct", "Direct, no strategies", "Direct, keyed groups", "Direct, recalibrated"} <= set(table)
+    shares = [0.0, *recipe.SCALES["quick"][SETTING].thief.shares]
+    assert all([point["share"] for point in seed] == shares for row in table.values() for seed in row["curves"])
+    assert table["Direct"]["metrics"]["log10_p"]["ours"] == [None], "one target class has no null"
+    assert table["Direct, keyed groups"]["metrics"]["log10_p"]["ours"][0] < 0
+    figure = of_reproduction(found)["curves"]
+    assert to_png(figure) == to_png(of_reproduction(found)["curves"])
+
+
+def test_a_measured_row_is_not_measured_again(out: Path) -> None:
+    first = run("figure11", out)
+    models = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    assert models
+    assert run("figure11", out) == first
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == models
+    assert not list(out.rglob("*.checkpoint*"))
+
+
+def test_thieves_overwrite_and_learn_from_answers(out: Path) -> None:
+    overwritten = rows(run("table3", out))["Direct"]["metrics"]
+    assert overwritten["asr"]["paper"] == overwritten["new_asr"]["paper"] == 100
+    answered = {row.split(", ")[-1] for row in rows(run("extraction", out))}
+    assert answered == {"soft labels", "hard labels", "noise labels"}
+
+
+def test_trials_are_drawn_from_the_state_before_on(out: Path) -> None:
+    found = run("figure5", out)
+    trials = recipe.SCALES["quick"][SETTING].thief.trials
+    assert [point["trial"] for point in found["rows"][0]["curves"][0]] == [float(at) for at in range(trials + 1)]
+    assert found["rows"][0]["metrics"].keys() == {"val_acc", "asr", "trials", "log10_p"}
+    assert Reproduction.from_dict(found).to_markdown()
+
+
+def test_the_owner_never_sees_what_is_set_aside(out: Path) -> None:
+    bench = recipe.Bench(SETTING, "quick", 0, None, out)
+    assert len(bench.aside) == recipe.SCALES["quick"][SETTING].aside
+    assert len(bench.aside) + len(bench.data.train) == recipe.SCALES["quick"][SETTING].images
+    owned = {bytes(image.numpy().tobytes()) for image in bench.data.train.pixels}
+    assert not owned & {bytes(image.numpy().tobytes()) for image in bench.aside.pixels}
+
+
+def test_a_thief_of_the_same_scheme_has_other_triggers_and_another_target(out: Path) -> None:
+    bench = recipe.Bench(SETTING, "quick", 0, None, out)
+    owner, thief = (bench.mark(recipe.Marking(), other) for other in (False, True))
+    assert owner.labels[0] != thief.labels[0]
+    assert not torch.equal(owner.images, thief.images)
+
+
+def test_every_marking_has_a_file_and_a_label_of_its_own() -> None:
+    every = [
+        recipe.Marking(style, ratio, labels, how)
+        for style, ratio in (("direct", 0.5), ("invisible", 0.5), ("invisible", 0.9))
+        for labels in ("target", "groups")
+        for how in ("enhanced", "plain", "fresh", "2023-02", "2023-06", "kept")
+    ]
+    assert len({marking.slug for marking in every}) == len({marking.label for marking in every}) == len(every)
+
+
+def test_a_folder_of_another_effort_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe.Bench(SETTING, "quick", 0, None, tmp_path)
+    assert read_json(tmp_path / "quick" / SETTING / "seed0" / "about.json")["seed"] == 0
+    effort = recipe.SCALES["quick"][SETTING]
+    monkeypatch.setitem(recipe.SCALES["quick"], SETTING, replace(effort, drop=0.3))
+    with pytest.raises(BadInput, match="another effort"):
+        recipe.Bench(SETTING, "quick", 0, None, tmp_path)
+
+
+@pytest.mark.parametrize(("table", "scale", "setting"), [("tabel1", "quick", SETTING), ("table1", "cpus", SETTING)])
+def test_unknown_names_are_answered_with_the_nearest(table: str, scale: str, setting: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="did you mean"):
+        recipe.reproduce(table, scale, None, tmp_path, settings=[setting])
+
+
+def test_real_images_are_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EARMARK_DATA", raising=False)
+    with pytest.raises(BadInput, match="mnist/"):
+        recipe.reproduce("table1", "cpu", None, tmp_path, settings=[SETTING])
