@@ -81,7 +81,7 @@ def test_every_trial_sees_the_same_images_as_many_as_asked_for(model: nn.Module,
 
 def test_another_generator_draws_other_images(model: nn.Module, data: Data) -> None:
     few = FineTune(images=20, labels="model")
-    one, same, other = (few._lessons(model, data, rng(seed)) for seed in (1, 1, 2))
+    one, same, other = (few.lessons(model, data, rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(one.pixels, same.pixels)
     assert not torch.equal(one.pixels, other.pixels)
     assert torch.equal(one.labels, answers(model, one))

@@ -199,17 +199,18 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_unbroken_one(desk: Desk, monk
 
 @pytest.mark.parametrize("few", [("--set", "epochs=4"), ("--set", "epochs=2", "--set", "trials=2")])
 def test_an_attack_that_trains_goes_on_too(few: tuple[str, ...], desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    unbroken = desk.good(*attack("fine-tune-rtal", "@whole.safetensors", *few))["digest"]
+    torn = f"torn{len(few)}.safetensors"
+    unbroken = desk.good(*attack("fine-tune-rtal", f"@whole{len(few)}.safetensors", *few))["digest"]
     with monkeypatch.context() as patch:
         counted, step = iter(range(30)), Run.step
         patch.setattr(Run, "step", lambda *case: _interrupting(counted) and step(*case))
-        assert desk.run(*attack("fine-tune-rtal", "@torn.safetensors", *few)).status == 130
-    checkpoint = desk.folder / "torn.safetensors.checkpoint"
+        assert desk.run(*attack("fine-tune-rtal", f"@{torn}", *few)).status == 130
+    checkpoint = desk.folder / f"{torn}.checkpoint"
     assert checkpoint.exists()
-    assert desk.good(*attack("fine-tune-rtal", "@torn.safetensors", *few))["digest"] == unbroken
-    assert not list(desk.folder.glob("torn.safetensors.checkpoint*"))
+    assert desk.good(*attack("fine-tune-rtal", f"@{torn}", *few))["digest"] == unbroken
+    assert not list(desk.folder.glob(f"{torn}.checkpoint*"))
     assert "unknown setting 'checkpoint'" in desk.fault(
-        *attack("fine-tune-ftll", "@torn.safetensors", "--force", "--set", "checkpoint=@mine")
+        *attack("fine-tune-ftll", f"@{torn}", "--force", "--set", "checkpoint=@mine")
     )
 
 

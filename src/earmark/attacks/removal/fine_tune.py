@@ -40,7 +40,7 @@ class FineTune(Tuning):
         if self.labels not in ("true", "model"):
             raise BadInput(f"labels: expected true or model, got {self.labels!r}")
 
-    def _lessons(self, model: nn.Module, data: Data, rng: torch.Generator) -> Images:
+    def lessons(self, model: nn.Module, data: Data, rng: torch.Generator) -> Images:
         images = drawn(data.train, self.images, rng)
         return images if self.labels == "true" else replace(images, labels=answers(model, images))
 

@@ -47,7 +47,7 @@ class Transfer(Tuning):
         chosen = sorted(torch.randperm(self.data.classes, generator=rng)[: data.classes].tolist())
         return Data(*(_shaped(only(images, chosen), data.shape) for images in (self.data.train, self.data.test)))
 
-    def _lessons(self, model: nn.Module, data: Data, rng: torch.Generator) -> Images:
+    def lessons(self, model: nn.Module, data: Data, rng: torch.Generator) -> Images:
         train = self.target(data, rng).train
         require_every_class(train)
         return drawn(train, self.images, rng)

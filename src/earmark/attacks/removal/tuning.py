@@ -28,7 +28,7 @@ _LAYERS = {"all": all_layers, "last": head_only}
 
 @dataclass(frozen=True)
 class Tuning(ABC):
-    """Minimise the cross entropy from where the stolen model stands, on images that `_lessons` names.
+    """Minimise the cross entropy from where the stolen model stands, on images that `lessons` names.
 
     A trial is a training run of `epochs`. Each goes on with the model that the one before it left, on the same images
     and with a new optimizer (Wen et al. 2023, Section 5.2, ten trials in a row; released code).
@@ -101,22 +101,22 @@ class Tuning(ABC):
         if self.epochs == 0:
             yield from (copy.deepcopy(model) for _ in range(self.trials))
             return
-        lessons, tuned = self._lessons(model, data, rng), copy.deepcopy(model)
+        images, tuned = self.lessons(model, data, rng), copy.deepcopy(model)
         if self.fresh_head:
             head = head_of(tuned, data, self.head)
             head.load_state_dict(reinitialised(head, rng).state_dict())
         for trial in range(1, self.trials + 1):
-            self._train(tuned, lessons, rng, trial)
+            self._train(tuned, images, rng, trial)
             yield copy.deepcopy(tuned)
 
     @abstractmethod
-    def _lessons(self, model: nn.Module, data: Data, rng: torch.Generator) -> Images:
+    def lessons(self, model: nn.Module, data: Data, rng: torch.Generator) -> Images:
         """The labelled images that every trial trains on."""
 
-    def _train(self, tuned: nn.Module, lessons: Images, rng: torch.Generator, trial: int) -> None:
+    def _train(self, tuned: nn.Module, images: Images, rng: torch.Generator, trial: int) -> None:
         fit(
             tuned,
-            lessons,
+            images,
             (CrossEntropy(),),
             self.training(),
             rng,
