@@ -18,7 +18,7 @@ from earmark.models import evaluating, logits_of
 from earmark.suspects import load_model
 from earmark.training import Settings
 
-__all__ = ["Task", "check_name", "fitting", "network", "save_network"]
+__all__ = ["NETWORKS", "Task", "check_name", "fitting", "network", "save_network"]
 
 
 class Task(Protocol):
@@ -30,13 +30,21 @@ class Task(Protocol):
     def classes(self) -> int: ...
 
 
+def _shaped(task: Task) -> Mapping[str, Any]:
+    return {"shape": task.shape, "classes": task.classes}
+
+
+def _channelled(task: Task) -> Mapping[str, Any]:
+    return {"channels": task.shape[0], "classes": task.classes}
+
+
 NETWORKS: Mapping[str, tuple[str, Callable[[Task], Mapping[str, Any]]]] = {
-    "plain": ("earmark.models:PlainCNN", lambda task: {"shape": task.shape, "classes": task.classes}),
-    "thin-resnet18": (
-        "earmark.models:ThinResNet18",
-        lambda task: {"classes": task.classes, "channels": task.shape[0]},
-    ),
-    "wide-resnet": ("earmark.models:WideResNet", lambda task: {"classes": task.classes, "channels": task.shape[0]}),
+    "plain": ("earmark.models:PlainCNN", _shaped),
+    "lenet5": ("earmark.models:LeNet5", _shaped),
+    "resnet18": ("earmark.models:ResNet18", _channelled),
+    "thin-resnet18": ("earmark.models:ThinResNet18", _channelled),
+    "vgg16-bn": ("earmark.models:VGG16BN", _channelled),
+    "wide-resnet": ("earmark.models:WideResNet", _channelled),
 }
 """Networks that come with earmark: the function, and its arguments as far as the task gives them."""
 

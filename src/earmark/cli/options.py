@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from earmark.cli.networks import NETWORKS
+
 __all__ = [
     "Alpha",
     "DataSource",
@@ -33,7 +35,7 @@ ModelName = Annotated[
         "--model",
         metavar="NAME",
         envvar="EARMARK_MODEL",
-        help="Builds the network: package.module:function, file.py:function, or plain, thin-resnet18, wide-resnet.",
+        help=f"Builds the network: package.module:function, file.py:function, or {', '.join(NETWORKS)}.",
     ),
 ]
 ModelArguments = Annotated[

@@ -2,18 +2,24 @@
 
 from earmark.models.anatomy import Anatomy, Reading, dissect, logits_of
 from earmark.models.layout import plainly_laid_out
+from earmark.models.lenet import LeNet5
 from earmark.models.modes import device_of, dtype_of, evaluating, frozen_batchnorm
 from earmark.models.plain import PlainCNN
+from earmark.models.resnet import ResNet18
 from earmark.models.restart import built, reinitialised
 from earmark.models.thin_resnet import ThinResNet18
+from earmark.models.vgg import VGG16BN
 from earmark.models.wide_resnet import WideResNet
 from earmark.models.wrap import Normalised, normalised
 
 __all__ = [
+    "VGG16BN",
     "Anatomy",
+    "LeNet5",
     "Normalised",
     "PlainCNN",
     "Reading",
+    "ResNet18",
     "ThinResNet18",
     "WideResNet",
     "built",

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from earmark.models.blocks import basic_stages
 from earmark.models.restart import redraw_residual
 
 __all__ = ["ThinResNet18"]
-
-
-class _BasicBlock(nn.Module):
-    """conv3x3 - BN - ReLU - conv3x3 - BN, plus the shortcut, ReLU; stride 1."""
-
-    def __init__(self, inside: int, outside: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inside, outside, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outside)
-        self.conv2 = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outside)
-        self.shortcut: nn.Module = nn.Identity()
-        if inside != outside:
-            self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, bias=False), nn.BatchNorm2d(outside))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x), inplace=True)
 
 
 class ThinResNet18(nn.Module):
@@ -50,13 +31,7 @@ class ThinResNet18(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 7, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        widths = (width, width, 2 * width, 4 * width, 8 * width)
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(_BasicBlock(inside, outside), _BasicBlock(outside, outside))
-                for inside, outside in pairwise(widths)
-            )
-        )
+        self.stages = basic_stages((width, width, 2 * width, 4 * width, 8 * width), strides=(1, 1, 1, 1))
         self.fc = nn.Linear(8 * width, features)
         self.out = nn.Linear(features, classes, bias=False)
         self.reset_parameters()
