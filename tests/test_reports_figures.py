@@ -28,6 +28,7 @@ from earmark.reports.figures import (
     evidence_plot,
     feature_clouds,
     of_reproduction,
+    robustness_curves,
     save,
     to_png,
     to_svg,
@@ -201,6 +202,34 @@ def test_figures_6_and_7_are_drawn_from_histories_and_weights() -> None:
     assert (above.get_title(), below.get_xlabel()) == ("FixLL+PFL", "β")
     assert np.array_equal(np.asarray(above.lines[0].get_xydata()), [[0.1, 98], [1.0, 98]])
     assert of_reproduction(reproduced("figure6", [])) == of_reproduction(reproduced("figure7", [])) == {}
+
+
+def trials(accuracy: float, log10_p: float | None, asr: float = 90.0) -> list[dict[str, float | None]]:
+    return [{"trial": at, "val_acc": accuracy - at, "asr": asr, "trials": asr, "log10_p": log10_p} for at in (0.0, 1.0)]
+
+
+def test_attacks_of_another_paper_are_drawn_as_the_mean_and_the_range_of_the_seeds() -> None:
+    row = {"method": "Direct", "curves": [trials(90.0, -20.0), trials(94.0, -10.0)], "metrics": {}}
+    found = {"paper": "function-coupled", "table": "figure6", "over": "trial", "rows": [row]}
+    (axes,) = of_reproduction(found)["curves"].axes
+    assert np.array_equal(np.asarray(axes.lines[0].get_xydata()), [[0, 92], [1, 91]])
+    assert len(axes.lines) == 2, "groups won are not drawn where they are the triggers"
+    bounds = axes.collections[0].get_paths()[0].get_extents()
+    assert (bounds.y0, bounds.y1) == (89, 94)
+    assert axes.get_title() == "Direct\nlog10 p -15 to -15"
+    assert of_reproduction({**found, "rows": [{"method": "Host", "curves": [[]], "metrics": {}}]}) == {}
+
+
+def test_evidence_without_a_null_has_no_number() -> None:
+    (axes,) = robustness_curves({"Direct": [trials(90.0, None)]}, "trial").axes
+    assert axes.get_title() == "Direct\nno null"
+
+
+def test_seeds_of_other_strengths_and_rows_without_points_are_refused() -> None:
+    with pytest.raises(BadInput, match="nothing to draw"):
+        robustness_curves({"Direct": []}, "trial")
+    with pytest.raises(BadInput, match="different values of trial"):
+        robustness_curves({"Direct": [trials(90.0, None), trials(90.0, None)[:1]]}, "trial")
 
 
 def test_a_file_that_holds_no_cloud_is_refused() -> None:

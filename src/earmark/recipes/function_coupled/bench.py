@@ -122,8 +122,7 @@ class Bench:
             target = OneClass(5 % self.data.classes if other else 1)
             return fused(count=effort.count, group=1, teaching=effort.teaching, labels=target)
         groups = min(effort.groups, self.data.classes * (self.data.classes - 1) // 2)
-        teaching = max(1, effort.teaching // groups) * groups
-        return fused(count=3 * groups, group=3, teaching=teaching, labels=NotSources())
+        return fused(count=3 * groups, group=3, teaching=effort.each * groups, labels=NotSources())
 
     def mark(self, marking: Marking, other: bool = False) -> TriggerSet:
         """The trigger set, from a key that the seed makes: a throw-away owner, or thief."""

@@ -66,8 +66,9 @@ class Effort:
         drop: p, the share of weights dropped; the paper states none.
         refine_images, refine_lr: K_ft and eta' of training-time fine-tuning; the paper states none.
         count: verification triggers of a one-class mark, 90 in the paper; of keyed groups `groups` times three.
-        teaching: fusions to learn from, below 1 % of the training images in the paper.
+        teaching: fusions that a one-class mark is learnt from, below 1 % of the training images in the paper.
         groups: pairs of classes with a label each; as many as there are, up to 40.
+        each: fusions that each of the groups is learnt from.
         aside: training images that the owner never uses, for the thief who has others.
         thief: see `Thief`.
         augment: whether training images are cropped and flipped where the setting says so.
@@ -88,6 +89,7 @@ class Effort:
     count: int
     teaching: int
     groups: int
+    each: int
     aside: int
     thief: Thief
     augment: bool
@@ -110,6 +112,7 @@ FULL = Effort(
     count=90,
     teaching=480,
     groups=40,
+    each=120,
     aside=2_000,
     thief=Thief(
         images=2_000,
@@ -189,6 +192,7 @@ QUICK = replace(
     count=20,
     teaching=40,
     groups=8,
+    each=5,
     aside=100,
     augment=False,
     seeds=1,
@@ -208,7 +212,7 @@ QUICK = replace(
 
 SCALES: Mapping[str, Mapping[str, Effort]] = {
     "full": {name: replace(FULL, width=setting.width) for name, setting in SETTINGS.items()} | {"mnist_lenet5": MNIST},
-    "cpu": {"mnist_lenet5": MNIST, "cifar10_resnet18": CPU, "cifar100_vgg16": CPU},
+    "cpu": {"mnist_lenet5": MNIST, "cifar10_resnet18": CPU, "cifar100_vgg16": replace(CPU, each=40)},
     "quick": dict.fromkeys(SETTINGS, QUICK),
 }
 """By scale and setting; a setting that a scale leaves out is not run there."""
