@@ -1,7 +1,7 @@
 """Networks of the papers, and how to read any classifier: its mode, its head, its penultimate feature."""
 
 from earmark.models.anatomy import Anatomy, Reading, dissect, logits_of
-from earmark.models.layout import plainly_laid_out
+from earmark.models.layout import plainly_laid_out, trains_channels_last
 from earmark.models.lenet import LeNet5
 from earmark.models.modes import device_of, dtype_of, evaluating, frozen_batchnorm
 from earmark.models.plain import PlainCNN
@@ -32,4 +32,5 @@ __all__ = [
     "normalised",
     "plainly_laid_out",
     "reinitialised",
+    "trains_channels_last",
 ]

@@ -8,7 +8,10 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-__all__ = ["plainly_laid_out"]
+__all__ = ["plainly_laid_out", "trains_channels_last"]
+
+CHANNELS = 8
+"""From so many input channels on, the kernel below is sound."""
 
 
 def plainly_laid_out(model: nn.Module) -> nn.Module:
@@ -25,6 +28,16 @@ def plainly_laid_out(model: nn.Module) -> nn.Module:
         if not _is_plain(weight):
             weight.data = torch.empty(weight.shape, dtype=weight.dtype, device=weight.device).copy_(weight.data)
     return copied
+
+
+def trains_channels_last(model: nn.Module, device: torch.device) -> bool:
+    """Whether `model` can be trained in the channels-last order on `device`.
+
+    On the CPU, PyTorch 2.13 writes past its buffers in the backward pass of a 1 x 1 convolution with a stride, of fewer
+    than 8 channels, in that order: the process dies. Thin residual networks have such shortcuts.
+    """
+    pointwise = (m for m in model.modules() if isinstance(m, nn.Conv2d) and set(m.kernel_size) == {1})
+    return device.type != "cpu" or not any(max(m.stride) > 1 and m.in_channels < CHANNELS for m in pointwise)
 
 
 def _weights(model: nn.Module) -> chain[Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark.core import Images
-from earmark.models import Anatomy, Reading, device_of, evaluating
+from earmark.models import Anatomy, Reading, device_of, evaluating, trains_channels_last
 from earmark.training.case import Case
 from earmark.training.evaluate import read_all
 from earmark.training.feed import Batch, Feed, mix
@@ -34,6 +34,8 @@ class Run:
 
     def __init__(self, case: Case, anatomy: Anatomy, fabric: Fabric) -> None:
         model, settings = case.model, case.settings
+        if not trains_channels_last(model, fabric.device):
+            settings = settings.but(channels_last=False)
         self.settings, self.terms, self.seed, self.augment = settings, case.terms, case.seed, case.augment
         self._anatomy, self._fabric, self.device = anatomy, fabric, fabric.device
         layout = torch.channels_last if settings.channels_last else torch.contiguous_format

@@ -46,7 +46,7 @@ class Settings:
         steps: stop after this many steps in all, wherever the epochs stand; None for no such limit.
         steps_per_epoch: end an epoch after this many steps, a fresh sample of the images each time, so that large data
             are measured, saved and judged for stopping more often; None for a whole pass.
-        channels_last: memory layout of the model and its inputs.
+        channels_last: memory layout of the model and its inputs, where PyTorch can train the model in it.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", ...
         precision: Lightning Fabric's name of it: "32-true", "bf16-mixed", ...
     """
