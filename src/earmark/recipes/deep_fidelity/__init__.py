@@ -104,5 +104,8 @@ def _describe(effort: Scale, setting: str) -> dict[str, Any]:
     own = {name: value for name, value in vars(effort).items() if name not in ("settings", "notes")}
     own["host"] = own["host"] or SETTINGS[setting].host
     runs = {name: own.pop(name).to_dict() for name in ("host", "embed", "scratch")}
-    runs |= {LABELS[method]: settings.to_dict() for method, settings in own.pop("own").items()}
+    exceptions = own.pop("own")
+    for method, label in LABELS.items():
+        if method in exceptions or f"{setting}/{method}" in exceptions:
+            runs[label] = effort.run(setting, method, fresh=False).to_dict()
     return {"data": SETTINGS[setting].data, **own, **{f"{name} run": run for name, run in runs.items()}}

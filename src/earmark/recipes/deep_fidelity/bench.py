@@ -80,7 +80,7 @@ class Bench:
             given["shape"] = self.setting.polytope
         composed = method(row.method, **given)
         from_scratch = isinstance(composed.start, FromScratch)
-        settings = self.effort.own.get(row.method, self.effort.scratch if from_scratch else self.effort.embed)
+        settings = self.effort.run(self.name, row.method, from_scratch)
         if row.m is not None:
             settings = settings.but(triggers_per_batch=min(row.m, self.effort.triggers))
         early = self.effort.patience is not None and not from_scratch and not row.curves
