@@ -254,6 +254,43 @@ def test_every_forgery_is_committed_to_and_rejected(desk: Desk, name: str) -> No
     assert found.value["details"]["step"] == ("suspect" if name == "grind" else "re-minting")
 
 
+FUSED = ("mint", "--key", "@owner.pem", "--name", "fused", "--data", "npz:@digits.npz", "--kind", "fused")
+COUPLED = (
+    *("embed", "--host", "@host.safetensors", "--mark", "@fused.safetensors", "--data", "npz:@digits.npz"),
+    *("--method", "function-coupled"),
+)
+
+
+def test_fused_triggers_are_learnt_masked_and_claimed_as_what_they_are(desk: Desk) -> None:
+    desk.good(*FUSED, "--count", "24", "--set", "teaching=40", "--out", "@fused.safetensors")
+    short = ("--set", "epochs=2", "--set", "milestones=[]", "--set", "drop=0.2", "--set", "every=1")
+    learnt = desk.good(*COUPLED, *short, "--out", "@coupled.safetensors")
+    assert learnt["method"] == "function-coupled"
+    commit = [word.replace("mark.safetensors", "fused.safetensors") for word in COMMIT]
+    commit = [word.replace("@marked.safetensors", "@coupled.safetensors") for word in commit]
+    made = desk.good(*commit, "--unchecked", "--out", "@coupled")
+    assert read_json(Path(made["claim"]))["claim"]["scheme"] == "function-coupled"
+
+
+@pytest.mark.parametrize(
+    ("command", "setting", "says"),
+    [
+        (FUSED, "ratio=1.5", "ratio: expected a number from 0 to 1"),
+        (FUSED, "teaching=41", "cannot be shared out evenly"),
+        (FUSED, "style=diret", "did you mean 'direct'"),
+        (COUPLED, "drop=1.0", "below 1"),
+        (COUPLED, "refine_images=0.5", "refine_images"),
+    ],
+)
+def test_settings_of_fusion_and_masks_are_refused_before_anything_is_trained(
+    desk: Desk, command: Sequence[str], setting: str, says: str
+) -> None:
+    if command == COUPLED and not (desk.folder / "fused.safetensors").exists():
+        desk.good(*FUSED, "--count", "24", "--set", "teaching=40", "--out", "@fused.safetensors")
+    assert says in desk.fault(*command, "--set", setting, "--out", "@never.safetensors")
+    assert not (desk.folder / "never.safetensors").exists()
+
+
 def test_between_two_claims_the_one_that_was_overwritten_wins(desk: Desk) -> None:
     desk.good("key", "new", "@thief.pem")
     desk.good(*MINT, "--key", "@thief.pem", "--out", "@loot.safetensors")

@@ -23,7 +23,7 @@ def metric(result: dict[str, Any], label: str, name: str) -> Any:
 
 
 def test_table_4_runs_at_the_quick_scale(out: Path) -> None:
-    results = recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])
+    results = list(recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"]))
     assert [(result["table"], result["setting"]) for result in results] == [("table4", "mnist_d2")]
     table = results[0]
     labels = [row["method"] for row in table["rows"]]
@@ -40,16 +40,16 @@ def test_table_4_runs_at_the_quick_scale(out: Path) -> None:
 
 
 def test_what_is_there_is_not_measured_again(out: Path) -> None:
-    recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])
+    list(recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"]))
     files = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     assert files
-    recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])
+    list(recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"]))
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json")} == files
     assert not list(out.rglob("*.checkpoint.safetensors"))
 
 
 def test_table_8_attacks_what_was_embedded(out: Path) -> None:
-    table = recipe.reproduce("table8", "quick", None, out, settings=["cifar10_resnet18_d64"])[0]
+    (table,) = recipe.reproduce("table8", "quick", None, out, settings=["cifar10_resnet18_d64"])
     assert len(table["rows"]) == 15
     for label in ("FixLL", "FixLL+PFL"):
         fine, coarse = (metric(table, f"{label}, {how}", "twl")["ours"][0] for how in ("half precision", "pruned 50 %"))
@@ -72,7 +72,7 @@ def test_mistakes_are_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match="scale"):
         recipe.reproduce("table4", "huge", None, out)
     with pytest.raises(BadInput, match="EARMARK_DATA"):
-        recipe.reproduce("table4", "cpu", None, out)
+        list(recipe.reproduce("table4", "cpu", None, out))
 
 
 def test_rows_of_another_effort_are_not_mixed_in(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,7 @@ def test_figures_6_and_7_are_drawn_from_histories_and_weights() -> None:
 
 
 def trials(accuracy: float, log10_p: float | None, asr: float = 90.0) -> list[dict[str, float | None]]:
-    return [{"trial": at, "val_acc": accuracy - at, "asr": asr, "trials": asr, "log10_p": log10_p} for at in (0.0, 1.0)]
+    return [{"trial": at, "val_acc": accuracy - at, "asr": asr, "won": asr, "log10_p": log10_p} for at in (0.0, 1.0)]
 
 
 def test_attacks_of_another_paper_are_drawn_as_the_mean_and_the_range_of_the_seeds() -> None:

@@ -283,16 +283,19 @@ def test_a_checkpoint_of_another_masking_or_refinement_is_refused(changed: dict[
 @pytest.mark.parametrize(
     ("kind", "values", "says"),
     [
-        (Masking, {"drop": 1.0}, "from 0 to below 1, got 1.0"),
-        (Masking, {"drop": -0.1}, "from 0 to below 1"),
-        (Masking, {"drop": float("nan")}, "from 0 to below 1"),
-        (Masking, {"every": 0}, "1 or more"),
+        (Masking, {"drop": 1.0}, "below 1, got 1"),
+        (Masking, {"drop": -0.1}, "drop: expected a number from 0 to 1, got -0.1"),
+        (Masking, {"drop": float("nan")}, "got nan"),
+        (Masking, {"drop": "0.1"}, "got '0.1'"),
+        (Masking, {"every": 0}, "every: expected a whole number"),
+        (Masking, {"every": 1.5}, "got 1.5"),
         (Masking, {"by": "size"}, "random or magnitude"),
         (Masking, {"scope": "net"}, "global or layer"),
         (Refinement, {"lr": 0.0}, "finite number above 0"),
         (Refinement, {"lr": float("inf")}, "finite number above 0"),
-        (Refinement, {"images": 0}, "1 or more images"),
-        (Refinement, {"every": 0}, "1 or more images and steps"),
+        (Refinement, {"images": 0}, "images: expected a whole number"),
+        (Refinement, {"images": 2.5}, "got 2.5"),
+        (Refinement, {"every": 0}, "every: expected a whole number"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(kind: type[Any], values: dict[str, Any], says: str) -> None:

@@ -1,9 +1,14 @@
-"""The errors that earmark raises on purpose. Each says what was expected, what came and what to do."""
+"""The errors that earmark raises on purpose, and the checks of settings that raise them.
+
+Each says what was expected, what came and what to do.
+"""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "BadInput",
@@ -12,7 +17,9 @@ __all__ = [
     "EarmarkError",
     "Tampered",
     "WrongPassword",
+    "number",
     "unknown_name",
+    "whole",
 ]
 
 
@@ -52,3 +59,17 @@ def unknown_name(what: str, came: str, known: Iterable[str]) -> BadInput:
     near = difflib.get_close_matches(came, names, n=1)
     hint = f": did you mean {near[0]!r}? Known" if near else "; known"
     return BadInput(f"unknown {what} {came!r}{hint}: {', '.join(names)}")
+
+
+def whole(what: str, value: Any, low: int, high: int = 1_000_000) -> int:
+    """`value`, if it is an int (and no bool) between `low` and `high`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise BadInput(f"{what}: expected a whole number from {low} to {high}, got {value!r:.80}")
+    return value
+
+
+def number(what: str, value: Any, low: float, high: float) -> float:
+    """`value`, if it is a number between `low` and `high`, which NaN is not."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isnan(value):
+        raise BadInput(f"{what}: expected a number from {low:g} to {high:g}, got {value!r:.80}")
+    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -33,7 +33,7 @@ class Recipe(Protocol):
 
     def reproduce(
         self, table: str | None, scale: str, data: Path | None, out: Path, seeds: int | None, settings: Sequence[str]
-    ) -> list[dict[str, Any]]: ...
+    ) -> Iterator[dict[str, Any]]: ...
 
 
 def deep_fidelity(
@@ -96,9 +96,10 @@ def _reproduce(
         if name is not None and name not in known:
             raise unknown_name(what, name, list(known))
     new_folder(out)
-    found = recipe.reproduce(table, scale, data, out, seeds, settings or ())
-    for value in found:
+    found = []
+    for value in recipe.reproduce(table, scale, data, out, seeds, settings or ()):
         _write(out, value)
+        found.append(value)
     words = [Reproduction.from_dict(value).to_table().to_rich() for value in found]
     show(as_json, found, *words, f"written to {out}")
 

@@ -1,4 +1,4 @@
-"""What a number was measured on."""
+"""The machine that a recipe runs on."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -12,9 +13,11 @@ from earmark.core import Data, Images, rng
 from earmark.data import digits, folder, idx, resized
 from earmark.errors import BadInput
 
-__all__ = ["open_images", "reduced"]
+__all__ = ["Source", "open_images", "reduced"]
 
 IDX = ("mnist", "fashion-mnist")
+LOSSLESS = ("cifar10", "cifar100")
+"""Sets whose originals are no JPEG files."""
 STAND_INS: Mapping[str, tuple[str, str]] = {
     "cifar100": (
         "tinyimagenet100-32",
@@ -27,8 +30,16 @@ STAND_INS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def open_images(name: str, root: Path | None) -> tuple[Data, list[str]]:
-    """The data set called `name`, and what a reader has to know about it.
+class Source(NamedTuple):
+    """A data set, what it is, and what a reader has to know about it."""
+
+    data: Data
+    name: str
+    notes: list[str]
+
+
+def open_images(name: str, root: Path | None) -> Source:
+    """The data set called `name`, or the one that stands in for it.
 
     Args:
         name: "digits", or a sub-folder: mnist, fashion-mnist (IDX files), cifar10, cifar100, tinyimagenet (folders of
@@ -39,19 +50,19 @@ def open_images(name: str, root: Path | None) -> tuple[Data, list[str]]:
         BadInput: no folder was given, or it does not hold the data set.
     """
     if name == "digits":
-        return digits(), []
+        return Source(digits(), name, [])
     root = root or (Path(os.environ["EARMARK_DATA"]) if "EARMARK_DATA" in os.environ else None)
     if root is None:
         raise BadInput(f"real images are needed: give the folder that holds {name}/ as --data or EARMARK_DATA")
     if name in IDX:
-        return idx(root / name), []
+        return Source(idx(root / name), name, [])
     notes = []
     if name in STAND_INS and not (root / name).exists():
         name, note = STAND_INS[name]
         notes.append(note)
-    if next((root / name).rglob("*.jp*g"), None):
+    if name in LOSSLESS and next((root / name).rglob("*.jp*g"), None):
         notes.append(f"{name} is read from JPEG files, a little noisier than the original.")
-    return folder(root / name), notes
+    return Source(folder(root / name), name, notes)
 
 
 def reduced(data: Data, images: int | None, test: int | None, size: tuple[int, int] | None, seed: int) -> Data:

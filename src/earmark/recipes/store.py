@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
+from earmark.core import Data
 from earmark.errors import BadInput
-from earmark.files import load_tensors, read_json, save_tensors, write_json
+from earmark.files import digest, load_tensors, read_json, save_tensors, write_json
 
 __all__ = ["Store"]
 
 V = TypeVar("V")
+IMAGES = ("pixels", "labels")
 
 
 class Store:
@@ -23,20 +26,26 @@ class Store:
 
     Args:
         folder: made if it is not there.
-        effort: JSON that says what the files were made with; the first store in a folder writes it down.
+        effort: JSON that says what the files are made with; the first store in a folder writes it down.
+        data: the images that they are made from, which belong to it.
 
     Raises:
-        BadInput: the folder holds files of another effort.
+        BadInput: the folder holds files of another effort, or of other images.
     """
 
-    def __init__(self, folder: Path, effort: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, effort: Mapping[str, Any], data: Data) -> None:
         self.folder = folder
+        parts = {"train": data.train, "test": data.test}
+        tensors = {f"{part} {name}": getattr(images, name) for part, images in parts.items() for name in IMAGES}
+        effort = {**effort, "data": digest(tensors)}
         folder.mkdir(parents=True, exist_ok=True)
         about = folder / "about.json"
         if not about.exists():
             write_json(about, effort)
         elif read_json(about) != effort:
-            raise BadInput(f"{folder} holds rows of another effort; give a new folder, or remove this one")
+            raise BadInput(
+                f"{folder} holds rows of another effort or of other images; give a new folder, or remove this one"
+            )
 
     def path(self, name: str) -> Path:
         """The file called `name` in the folder."""
@@ -47,11 +56,11 @@ class Store:
         return self.path(f"{slug}.checkpoint.safetensors")
 
     def value(self, slug: str, measure: Callable[[], V]) -> V:
-        """What `measure` found, from its file if it was measured before; its run's checkpoint goes."""
+        """What `measure` found, from its file if it was measured before; the checkpoints of its runs go."""
         path = self.path(f"{slug}.json")
         if not path.exists():
             write_json(path, measure())
-        self.checkpoint(slug).unlink(missing_ok=True)
+        self._forget(slug)
         found: V = read_json(path)
         return found
 
@@ -64,8 +73,13 @@ class Store:
         if not path.exists():
             made = train(self.checkpoint(slug))
             save_tensors(path, made.state_dict())
-            self.checkpoint(slug).unlink(missing_ok=True)
+            self._forget(slug)
             return made
         model = fresh()
         model.load_state_dict(load_tensors(path))
         return model
+
+    def _forget(self, slug: str) -> None:
+        """Attacks in several trials have a checkpoint for each."""
+        for path in self.folder.glob(f"{glob.escape(self.checkpoint(slug).name)}*"):
+            path.unlink()

@@ -64,7 +64,8 @@ class Feed:
     def steps_per_epoch(self) -> int:
         """Steps of one epoch: a whole pass, or as many as the settings allow."""
         full, rest = divmod(len(self._labels), self._settings.batch_size)
-        whole = full + (rest >= self._world)
+        needed = 2 if full and self._settings.batchnorm == "train" else 1  # one image alone has no batch statistics
+        whole = full + (rest >= max(needed, self._world))
         return min(whole, self._settings.steps_per_epoch or whole)
 
     def order(self, epoch: int) -> Tensor:

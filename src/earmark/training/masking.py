@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from earmark.errors import BadInput
+from earmark.errors import BadInput, number, whole
 from earmark.training.feed import mix
 
 __all__ = ["Masking", "Masks"]
@@ -57,10 +57,11 @@ class Masking:
     layers: tuple[type[nn.Module], ...] = LAYERS
 
     def __post_init__(self) -> None:
-        if not 0 <= self.drop < 1:
-            raise BadInput(f"drop: expected a share of weights from 0 to below 1, got {self.drop}")
-        if self.every is not None and self.every < 1:
-            raise BadInput(f"every: expected a number of steps, 1 or more, or none for once an epoch, got {self.every}")
+        number("drop", self.drop, 0, 1)
+        if self.drop == 1:
+            raise BadInput("drop: expected a share of weights below 1, got 1, which leaves none")
+        if self.every is not None:
+            whole("every", self.every, low=1)
         for what, word, known in (
             ("by", self.by, ("random", "magnitude")),
             ("scope", self.scope, ("global", "layer")),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from earmark.core import Images
-from earmark.errors import BadInput
+from earmark.errors import BadInput, whole
 from earmark.files import digest
 from earmark.models import logits_of
 from earmark.training.feed import generator
@@ -48,8 +48,9 @@ class Refinement:
     def __post_init__(self) -> None:
         if not 0 < self.lr < math.inf:
             raise BadInput(f"lr: expected a finite number above 0 for the steps in between, got {self.lr}")
-        if self.images < 1 or (self.every is not None and self.every < 1):
-            raise BadInput(f"expected 1 or more images and steps, got {self.images} and {self.every}")
+        whole("images", self.images, low=1)
+        if self.every is not None:
+            whole("every", self.every, low=1)
 
     def due(self, step: int, steps_per_epoch: int) -> bool:
         """Whether a refinement follows this step, counted from 0 in its epoch."""

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from earmark.attacks.ambiguity.forgery import Forger, Forgery, honest_start
 from earmark.core import Data
-from earmark.errors import BadInput
+from earmark.errors import BadInput, whole
 from earmark.marks import TriggerMint
-from earmark.marks.triggers.check import whole
 from earmark.models import device_of, logits_of
 
 __all__ = ["AdversarialTriggers"]

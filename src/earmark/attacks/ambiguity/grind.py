@@ -15,9 +15,9 @@ from torch import nn
 
 from earmark.attacks.ambiguity.forgery import NAME, Forger, Forgery, draw_owner
 from earmark.core import Data, Mint
+from earmark.errors import whole
 from earmark.keys import OwnerKey
 from earmark.marks import TriggerSet
-from earmark.marks.triggers.check import whole
 from earmark.training import answers
 
 __all__ = ["Grind"]

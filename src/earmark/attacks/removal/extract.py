@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from earmark.core import Data, Images
 from earmark.data import drawn
-from earmark.errors import BadInput
-from earmark.marks.triggers.check import number, whole
+from earmark.errors import BadInput, number, whole
 from earmark.models import Anatomy, Reading, built, device_of, reinitialised
 from earmark.training import Augment, CrossEntropy, Distillation, LogitLoss, Settings, Term, fit, predict
 

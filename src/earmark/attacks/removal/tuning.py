@@ -16,8 +16,7 @@ from torch import nn
 
 from earmark.attacks.removal.surgery import head_of
 from earmark.core import Data, Images
-from earmark.errors import BadInput
-from earmark.marks.triggers.check import whole
+from earmark.errors import BadInput, whole
 from earmark.models import reinitialised
 from earmark.training import Augment, CrossEntropy, Settings, all_layers, fit, head_only
 
@@ -95,8 +94,7 @@ class Tuning(ABC):
     def stages(self, model: nn.Module, data: Data, rng: torch.Generator) -> Iterator[nn.Module]:
         """A copy of the model after each trial, the first to the last, which is what the call returns.
 
-        The stolen model is not among them. With all images and true labels, trials in a row are calls of one trial in
-        a row that share a generator; so leave `rng` alone until the last stage.
+        The stolen model is not among them. Trials draw from `rng` as they go, so leave it alone until the last stage.
         """
         if self.epochs == 0:
             yield from (copy.deepcopy(model) for _ in range(self.trials))

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from earmark import files
 from earmark.core import Data, Images, Null
-from earmark.errors import BadInput, unknown_name
+from earmark.errors import BadInput, unknown_name, whole
 from earmark.keys import MarkKey
-from earmark.marks.triggers.check import whole
 from earmark.marks.triggers.labels import LabelPolicy, Uniform, policy_from
 
 __all__ = ["FORMAT", "TriggerMint", "TriggerSet", "plurality"]

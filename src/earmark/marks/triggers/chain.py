@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earmark.core import Images
-from earmark.errors import BadInput
+from earmark.errors import BadInput, number, whole
 from earmark.keys import MarkKey
 from earmark.marks.triggers.base import TriggerMint
-from earmark.marks.triggers.check import number, whole
 from earmark.marks.triggers.labels import Chain, LabelPolicy
 from earmark.marks.triggers.noise import to_pixels
 

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from earmark.core import Data, Images
-from earmark.errors import BadInput, unknown_name
+from earmark.errors import BadInput, number, unknown_name, whole
 from earmark.keys import MarkKey
 from earmark.marks.triggers.base import TriggerMint
-from earmark.marks.triggers.check import number, whole
 from earmark.marks.triggers.labels import LabelPolicy, NotSources, OneClass
 
 __all__ = ["Fused", "blended", "side_by_side"]
@@ -49,8 +48,11 @@ def blended(first: Tensor, second: Tensor, ratio: float) -> Tensor:
         first: uint8 (n, C, H, W).
         second: as many of the same shape.
         ratio: the paper's r, in [0, 1]; kept to 16 bits.
+
+    Raises:
+        BadInput: a ratio out of that range.
     """
-    share = round(ratio * FINE)
+    share = round(number("ratio", ratio, 0, 1) * FINE)
     return ((first.int() * share + second.int() * (FINE - share) + FINE // 2) // FINE).to(torch.uint8)
 
 
@@ -92,7 +94,7 @@ class Fused(TriggerMint):
         if self.style not in STYLES:
             raise unknown_name("fusion", str(self.style), STYLES)
         object.__setattr__(self, "ratio", float(number("ratio", self.ratio, 0, 1)))
-        if self.style == "invisible" and not 0 < self.ratio < 1:
+        if self.style == "invisible" and not 0 < round(self.ratio * FINE) < FINE:
             raise BadInput(f"ratio: {self.ratio} shows one of the two images alone; give one between 0 and 1")
         if not isinstance(self.labels, NotSources | OneClass):
             raise BadInput(f"fused triggers have not-sources or one-class labels, got {self.labels.name}")
@@ -182,8 +184,6 @@ class Fused(TriggerMint):
         if wanted > len(every) and (self.style == "direct" or self.ratio != 0.5):
             every = torch.cat([every, every.flip(1)])
         if wanted > len(every):
-            raise BadInput(
-                f"{classes} classes make {len(every)} pairs to tell apart and {wanted} are needed; "
-                "lower count or raise group"
-            )
+            advice = "give a task with more classes" if wanted == 1 else "lower count or raise group"
+            raise BadInput(f"{classes} classes make {len(every)} pairs to tell apart and {wanted} are needed; {advice}")
         return every[stream.choice(len(every), wanted)]

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from earmark.core import Null
-from earmark.errors import BadInput, unknown_name
+from earmark.errors import BadInput, unknown_name, whole
 from earmark.keys import KeyedStream
-from earmark.marks.triggers.check import whole
 
 __all__ = ["POLICIES", "Chain", "LabelPolicy", "NotSources", "NotTrue", "OneClass", "Uniform", "policy_from"]
 

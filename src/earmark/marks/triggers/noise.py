@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from earmark.core import Images
-from earmark.errors import BadInput
+from earmark.errors import BadInput, number
 from earmark.keys import MarkKey
 from earmark.marks.triggers.base import TriggerMint
-from earmark.marks.triggers.check import number
 
 __all__ = ["Noise"]
 

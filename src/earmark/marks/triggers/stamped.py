@@ -12,12 +12,11 @@ from torch import Tensor
 
 from earmark.core import Data, Images
 from earmark.data import channels_to, resized
-from earmark.errors import BadInput, unknown_name
+from earmark.errors import BadInput, number, unknown_name, whole
 from earmark.keys import KeyedStream, MarkKey
 from earmark.marks.triggers.abstract import abstract_images
 from earmark.marks.triggers.base import TriggerMint
 from earmark.marks.triggers.carriers import pick
-from earmark.marks.triggers.check import number, whole
 from earmark.marks.triggers.font import typeset
 from earmark.marks.triggers.labels import LabelPolicy, NotTrue, Uniform
 

@@ -10,7 +10,7 @@ from the last checkpoint of the row that it was in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS, Setting
 from earmark.recipes.deep_fidelity.tables import LABELS, TABLES, Row, printed_tables
 from earmark.recipes.hardware import hardware
+from earmark.recipes.running import each
 
 __all__ = ["LABELS", "SCALES", "SETTINGS", "TABLES", "Bench", "Row", "Scale", "Setting", "printed_tables", "reproduce"]
 
@@ -29,8 +30,8 @@ EXTRA = ("agreement_test", "agreement_corrupted", "agreement_ood", "seconds")
 
 def reproduce(
     table: str | None, scale: str, data: Path | None, out: Path, seeds: int | None = None, settings: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """Measure `table` (all of them for None) at `scale`, keep every row under `out`, and return what was found.
+) -> Iterator[dict[str, Any]]:
+    """Measure `table` (all of them for None) at `scale` and keep every row under `out`; one table after the other.
 
     Args:
         table: table4, table5, table6, table7, table8, figure6 or figure7.
@@ -40,12 +41,13 @@ def reproduce(
         seeds: how many seeds; None for the scale's own number.
         settings: only these of the table's settings; empty for all that the scale covers.
 
-    Returns:
+    Yields:
         One JSON value per table and setting: paper's value and ours, percent for accuracies, and all settings; with
         each row its epochs' history and the file of its features (`features`, `labels`, `prototypes`) for the figures.
 
     Raises:
-        BadInput: an unknown table, scale or setting, or data that is not there.
+        BadInput: an unknown table, scale or setting, a table that covers none of the settings at this scale, no seed,
+            or data that is not there.
     """
     if scale not in SCALES:
         raise unknown_name("scale", scale, SCALES)
@@ -55,18 +57,14 @@ def reproduce(
     for name in settings:
         if name not in SETTINGS:
             raise unknown_name("setting", name, SETTINGS)
-    effort = SCALES[scale]
-    printed = printed_tables()
-    found = []
-    for name in [table] if table else TABLES:
-        covered, rows = TABLES[name]
-        for setting in covered:
-            if setting in effort.settings and (not settings or setting in settings):
-                bench = [Bench(setting, scale, seed, data, out) for seed in range(seeds or effort.seeds)]
-                measured = [(row, [b.measure(row) for b in bench]) for row in rows()]
-                paper = printed.get(name, {}).get(setting, {})
-                found.append(_summary(name, bench[0], measured, paper))
-    return found
+    covered = {name: [at for at in of if at in SCALES[scale].settings] for name, (of, _) in TABLES.items()}
+    return each(covered, table, settings, seeds, lambda name, at: _measured(name, at, scale, data, out, seeds))
+
+
+def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path, seeds: int | None) -> dict[str, Any]:
+    benches = [Bench(setting, scale, seed, data, out) for seed in range(seeds or SCALES[scale].seeds)]
+    rows = [(row, [bench.measure(row) for bench in benches]) for row in TABLES[table][1]()]
+    return _summary(table, benches[0], rows, printed_tables().get(table, {}).get(setting, {}))
 
 
 def _summary(

@@ -37,11 +37,11 @@ class Bench:
         self.setting, self.effort, self.seed = SETTINGS[setting], SCALES[scale], seed
         effort = {name: value for name, value in vars(self.effort).items() if name not in ("notes", "seeds")}
         own = {"effort": repr(effort), "setting": repr(self.setting.host), "seed": seed}
-        self.store = Store(out / scale / setting / f"seed{seed}", own)
-        read, self.notes = open_images("digits" if scale == "quick" else self.setting.data, data)
+        read, _, self.notes = open_images("digits" if scale == "quick" else self.setting.data, data)
         _, height, width = read.shape
         size = (height // self.effort.shrink, width // self.effort.shrink)
         self.data = reduced(read, self.effort.images, self.effort.test, size, seed)
+        self.store = Store(out / scale / setting / f"seed{seed}", own, self.data)
         self.augment = self.setting.augment if self.effort.augment else None
         self._host: nn.Module | None = None
         self._fidelity: dict[str, DeepFidelity] = {}

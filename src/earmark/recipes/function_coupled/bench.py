@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -13,63 +13,24 @@ from torch import nn
 
 from earmark.attacks import Extract, FineTune, Overwrite, PruneGlobal, Transfer
 from earmark.core import Data, Images, rng
-from earmark.embed import Backdoor, fixll_pfl, function_coupled, function_coupled_2023_02, function_coupled_2023_06
-from earmark.errors import BadInput
+from earmark.errors import Diverged
 from earmark.keys import MarkKey
-from earmark.marks import Fused, NotSources, OneClass, TriggerSet
+from earmark.marks import TriggerSet
 from earmark.models import built
+from earmark.models.modes import is_batchnorm
+from earmark.recipes.function_coupled.marking import Marking
 from earmark.recipes.function_coupled.scales import SCALES
 from earmark.recipes.function_coupled.settings import SETTINGS
-from earmark.recipes.sources import open_images, reduced
+from earmark.recipes.sources import Source, open_images, reduced
 from earmark.recipes.store import Store
 from earmark.suspects import as_query
-from earmark.training import Masking, Settings, accuracy, train_host
+from earmark.training import Settings, accuracy, train_host
 from earmark.verify import TriggerTest
 
-__all__ = ["Bench", "Marking", "Point"]
+__all__ = ["EXTRACTIONS", "Bench", "Point"]
 
 Point = dict[str, float | None]
-"""What is left after an attack, by name: `val_acc` and `asr` in percent, `trials` matched in percent, `log10_p`."""
-
-
-@dataclass(frozen=True)
-class Marking:
-    """One way to mark a host.
-
-    Attributes:
-        style, ratio: of the fusion, see `Fused`.
-        labels: "target": one class for all (the paper), "groups": keyed groups of pairs with an exact null.
-        how: "enhanced": Algorithm 1; "plain": the same run without its two strategies; "fresh": Algorithm 1 from
-            scratch; "2023-02" and "2023-06": the released variants; "kept": FixLL+PFL, masked.
-    """
-
-    style: str = "direct"
-    ratio: float = 0.5
-    labels: str = "target"
-    how: str = "enhanced"
-
-    @property
-    def slug(self) -> str:
-        """A file name that carries every parameter."""
-        fusion = self.style if self.style == "direct" else f"invisible{self.ratio:g}"
-        return f"{fusion}-{self.labels}-{self.how}"
-
-    @property
-    def label(self) -> str:
-        """What a table calls it; the paper's own rows have one target class and both strategies."""
-        parts = ["Direct" if self.style == "direct" else f"Invisible, r = {self.ratio:g}"]
-        parts += ["keyed groups"] if self.labels == "groups" else []
-        parts += [] if self.how == "enhanced" else [_HOW[self.how]]
-        return ", ".join(parts)
-
-
-_HOW = {
-    "plain": "no strategies",
-    "fresh": "from scratch",
-    "2023-02": "code of 2023-02",
-    "2023-06": "code of 2023-06",
-    "kept": "FixLL+PFL",
-}
+"""What an attack leaves: `val_acc`, `asr` (triggers) and `won` (trials) in percent, and `log10_p`."""
 
 
 class Bench:
@@ -80,10 +41,11 @@ class Bench:
         self.setting, self.effort = SETTINGS[setting], SCALES[scale][setting]
         self.thief = self.effort.thief
         effort = {name: value for name, value in vars(self.effort).items() if name not in ("notes", "seeds")}
-        self.store = Store(out / scale / setting / f"seed{seed}", {"effort": repr(effort), "seed": seed})
-        read, self.notes = open_images(self.effort.data or self.setting.data, data)
+        read, self.images, self.notes = open_images(self.effort.data or self.setting.data, data)
         whole = reduced(read, self.effort.images, self.effort.test, self._size, seed)
         self.data, self.aside = _set_aside(whole, self.effort.aside, seed)
+        about = {"effort": repr(effort), "seed": seed}
+        self.store = Store(out / scale / setting / f"seed{seed}", about, self.data)
         self.augment = self.setting.augment if self.effort.augment else None
         self._host: nn.Module | None = None
 
@@ -101,10 +63,10 @@ class Bench:
         return self._host
 
     def _train_host(self, checkpoint: Path) -> nn.Module:
-        """Chosen on the images set aside, so that no test image has a say."""
+        """The epoch is chosen on training images, so that neither a test image nor one set aside has a say."""
         return train_host(
             self._fresh(),
-            Data(self.data.train, self.aside),
+            Data(self.data.train, self.data.train.sample(2_000)),
             rng(self.seed),
             self.effort.host,
             augment=self.augment,
@@ -115,36 +77,26 @@ class Bench:
         build = partial(self.setting.build, self.data.shape, self.data.classes, self.effort.width)
         return built(build, rng(self.seed)).to(Settings().torch_device())
 
-    def mint(self, marking: Marking, other: bool = False) -> Fused:
-        """The mint of a marking; the `other` one is a thief's, with another target."""
-        effort, fused = self.effort, partial(Fused, style=marking.style, ratio=marking.ratio)
-        if marking.labels == "target":
-            target = OneClass(5 % self.data.classes if other else 1)
-            return fused(count=effort.count, group=1, teaching=effort.teaching, labels=target)
-        groups = min(effort.groups, self.data.classes * (self.data.classes - 1) // 2)
-        return fused(count=3 * groups, group=3, teaching=effort.each * groups, labels=NotSources())
-
     def mark(self, marking: Marking, other: bool = False) -> TriggerSet:
         """The trigger set, from a key that the seed makes: a throw-away owner, or thief."""
-        key = MarkKey((self.seed + 1_000 * other).to_bytes(32, "big"))
-        return self.mint(marking, other)(key, None, self.data)
+        return marking.mint(self.effort, self.data.classes, other)(self._key(other), None, self.data)
 
-    def embed(self, marking: Marking) -> Backdoor:
-        """The embedding of a marking, with the settings of the scale."""
-        return _embedding(marking.how, self).but(
-            settings=self.effort.fresh if marking.how == "fresh" else self.effort.embed,
-            augment=self.augment,
-            watch=0,
-        )
+    def _key(self, other: bool) -> MarkKey:
+        return MarkKey((self.seed + 1_000 * other).to_bytes(32, "big"))
 
     def marked(self, marking: Marking) -> nn.Module:
         """The marked model, trained once."""
 
         def train(checkpoint: Path) -> nn.Module:
-            embed = self.embed(marking).but(checkpoint=checkpoint)
+            embed = marking.embed(self.effort).but(augment=self.augment, checkpoint=checkpoint)
             return embed(self.host, self.mark(marking), self.data, rng(self.seed))
 
         return self.store.model(marking.slug, self._fresh, train)
+
+    @property
+    def has_batchnorm(self) -> bool:
+        """Whether a thief has statistics to recalibrate."""
+        return any(map(is_batchnorm, self.host.modules()))
 
     # -- measurements
 
@@ -154,7 +106,7 @@ class Bench:
         return {
             "val_acc": 100 * accuracy(model, self.data.test),
             "asr": 100 * accuracy(model, mark.as_images()),
-            "trials": 100 * verdict.statistic / verdict.n,
+            "won": 100 * verdict.statistic / verdict.n,
             "log10_p": verdict.log10_p,
         }
 
@@ -166,16 +118,14 @@ class Bench:
         """Effectiveness and fidelity (Table 2), and how the unmarked host answers the same triggers."""
 
         def measure() -> Point:
-            begun, mark, host = time.monotonic(), self.mark(marking), self.host
-            model = self.marked(marking)
-            spent, asked = time.monotonic() - begun, self.look(host, mark)
+            mark = self.mark(marking)
+            model, asked = self.marked(marking), self.look(self.host, mark)
             assert mark.teaching is not None, "fused triggers are taught"
             return {
                 **self.look(model, mark),
                 "taught": 100 * accuracy(model, mark.teaching),
                 "host_asr": asked["asr"],
                 "host_val_acc": asked["val_acc"],
-                "seconds": spent,
             }
 
         return self.store.value(marking.slug, measure)
@@ -195,28 +145,40 @@ class Bench:
         slug = f"{marking.slug}.tuned-{rate:g}-{'seen' if seen else 'unseen'}"
         return self._curve(slug, marking, attack, self._of_thief(seen))
 
-    def transferred(self, marking: Marking, target: str) -> list[Point]:
+    def target(self, name: str) -> Source:
+        """The task that a thief transfers the model to, in the size of the owner's images."""
+        read, name, notes = open_images(self.effort.data or name, self.root)
+        return Source(reduced(read, None, None, self._size, self.seed), name, notes)
+
+    def transferred(self, marking: Marking, name: str) -> list[Point]:
         """Transfer learning: the accuracy is the one on the owner's task, `new_acc` the one on the thief's."""
-        other, _ = open_images(self.effort.data or target, self.root)
+        data, name, _ = self.target(name)
         attack = Transfer(
-            data=reduced(other, None, None, self._size, self.seed),
+            data=data,
             epochs=self.thief.transfer_epochs,
             images=self.thief.transfer_images,
             optimizer="sgd",
             trials=self.thief.trials,
         )
-        return self._curve(f"{marking.slug}.transferred-{target}", marking, attack, self.data)
+        return self._curve(f"{marking.slug}.transferred-{name}", marking, attack, self.data)
 
     def _curve(self, slug: str, marking: Marking, attack: FineTune | Transfer, data: Data) -> list[Point]:
-        """The state before, then after each trial. The thief is shown no trigger and chooses nothing by one."""
+        """The state before, then after each trial. The thief is shown no trigger and chooses nothing by one.
+
+        A trial that diverges is the last, and leaves no model.
+        """
+        attack = replace(attack, checkpoint=self.store.checkpoint(slug))
 
         def measure() -> list[Point]:
             mark, model = self.mark(marking), self.marked(marking)
             target = attack.target(data, rng(self.seed)).test if isinstance(attack, Transfer) else None
             points: list[Point] = []
-            for stage in _before_and_after(model, attack.stages(model, data, rng(self.seed))):
-                new = {} if target is None else {"new_acc": 100 * accuracy(stage, target)}
-                points.append({"trial": float(len(points)), **self.look(stage, mark), **new})
+            try:
+                for stage in chain([model], attack.stages(model, data, rng(self.seed))):
+                    new = {} if target is None else {"new_acc": 100 * accuracy(stage, target)}
+                    points.append({"trial": float(len(points)), **self.look(stage, mark), **new})
+            except Diverged:
+                points.append({**dict.fromkeys(points[-1]), "trial": float(len(points))})
             return points
 
         return self.store.value(slug, measure)
@@ -227,7 +189,7 @@ class Bench:
         def measure() -> list[Point]:
             mark, model = self.mark(marking), self.marked(marking)
             thief = self._of_thief(seen=False)
-            images = len(thief.train) if recalibrate else 0
+            images = min(self.thief.images, len(thief.train)) if recalibrate else 0
             return [
                 {
                     "share": share,
@@ -242,69 +204,58 @@ class Bench:
         """The same scheme once more, with the thief's key, sources and target (Table 3)."""
 
         def measure() -> Point:
-            mark, model, other = self.mark(marking), self.marked(marking), self.mark(marking, other=True)
-            embed = self.embed(marking).but(settings=self.thief.overwrite)
-            attack = Overwrite(lambda *_: other, embed, MarkKey(bytes(32)))
-            attacked = attack(model, self.data, rng(self.seed))
+            mint = marking.mint(self.effort, self.data.classes, other=True)
+            embed = marking.embed(self.effort).but(settings=self.thief.overwrite)
+            attack = Overwrite(mint, embed, self._key(other=True))
+            mark, model = self.mark(marking), self.marked(marking)
+            attacked, other = attack(model, self.data, rng(self.seed)), attack.mark(model, self.data)
             return {**self.look(attacked, mark), "new_asr": 100 * accuracy(attacked, other.as_images())}
 
         return self.store.value(f"{marking.slug}.overwritten", measure)
 
     def extracted(self, marking: Marking, attack: str) -> Point:
-        """A fresh network that learns from the marked one's answers; an innocent one of the same kind beside it."""
-        if attack not in _EXTRACTIONS:
-            raise BadInput(f"extraction: expected one of {', '.join(_EXTRACTIONS)}, got {attack!r}")
+        """A fresh network that learns from the marked one's answers; `innocent_asr` is of one that asked the host."""
+        slug = f"{marking.slug}.extracted-{attack}"
 
         def measure() -> Point:
-            mark, model, run = self.mark(marking), self.marked(marking), self.thief.extract
-            thief = replace(
-                _EXTRACTIONS[attack],
-                epochs=run.epochs,
-                lr=run.lr,
-                milestones=run.milestones,
-                batch_size=run.batch_size,
-                weight_decay=run.weight_decay,
-                augment=self.augment,
-                checkpoint=self.store.checkpoint(f"{marking.slug}.extracted-{attack}"),
-            )
-            return self.look(thief(model, self.data, rng(self.seed)), mark)
+            mark = self.mark(marking)
+            innocent = self.store.model(f"host.extracted-{attack}", self._fresh, self._student(self.host, attack))
+            answered = {"innocent_asr": self.look(innocent, mark)["asr"]}
+            try:
+                student = self._student(self.marked(marking), attack)(self.store.checkpoint(slug))
+            except Diverged:
+                return {**dict.fromkeys(("val_acc", "asr", "won", "log10_p")), **answered}
+            return {**self.look(student, mark), **answered}
 
-        return self.store.value(f"{marking.slug}.extracted-{attack}", measure)
+        return self.store.value(slug, measure)
+
+    def _student(self, model: nn.Module, attack: str) -> Callable[[Path], nn.Module]:
+        """What learns from the answers of `model`, given a checkpoint."""
+        run = self.thief.extract
+        thief = replace(
+            EXTRACTIONS[attack],
+            epochs=run.epochs,
+            lr=run.lr,
+            milestones=run.milestones,
+            batch_size=run.batch_size,
+            weight_decay=run.weight_decay,
+            augment=self.augment,
+        )
+        return lambda checkpoint: replace(thief, checkpoint=checkpoint)(model, self.data, rng(self.seed))
 
     def _of_thief(self, seen: bool) -> Data:
         """The thief's images: some of those that the owner trained on, or as many others."""
         return self.data if seen else Data(self.aside, self.data.test)
 
 
-_EXTRACTIONS = {
+EXTRACTIONS = {
     "soft": Extract(answers="soft", loss="mse"),
     "hard": Extract(answers="hard"),
     "noise": Extract(answers="soft", loss="mse", noise=0.1),
 }
 
 
-def _embedding(how: str, bench: Bench) -> Backdoor:
-    effort = bench.effort
-    algorithm = partial(
-        function_coupled, drop=effort.drop, refine_images=effort.refine_images, refine_lr=effort.refine_lr
-    )
-    made: Mapping[str, Callable[[], Backdoor]] = {
-        "enhanced": algorithm,
-        "plain": partial(function_coupled, drop=0.0, refine_images=0),
-        "fresh": partial(algorithm, fresh=True),
-        "2023-02": function_coupled_2023_02,
-        "2023-06": function_coupled_2023_06,
-        "kept": lambda: fixll_pfl().but(masking=Masking(effort.drop)),
-    }
-    return made[how]()
-
-
 def _set_aside(data: Data, count: int, seed: int) -> tuple[Data, Images]:
     """The owner's data, and `count` training images that the owner never sees."""
     order = torch.randperm(len(data.train), generator=rng(seed + 1))
     return Data(data.train.subset(order[count:]), data.test), data.train.subset(order[:count])
-
-
-def _before_and_after(model: nn.Module, stages: Iterable[nn.Module]) -> Iterable[nn.Module]:
-    yield model
-    yield from stages

@@ -64,12 +64,13 @@ class Effort:
         embed: the run that marks it, from the host on.
         fresh: the run that marks while the model learns its task, where the paper starts from scratch.
         drop: p, the share of weights dropped; the paper states none.
+        every: steps between two masks: 1 is Section 4.2.2 of the paper, None (once an epoch) its Algorithm 1.
         refine_images, refine_lr: K_ft and eta' of training-time fine-tuning; the paper states none.
         count: verification triggers of a one-class mark, 90 in the paper; of keyed groups `groups` times three.
         teaching: fusions that a one-class mark is learnt from, below 1 % of the training images in the paper.
         groups: pairs of classes with a label each; as many as there are, up to 40.
         each: fusions that each of the groups is learnt from.
-        aside: training images that the owner never uses, for the thief who has others.
+        aside: training images that the owner never looks at, for the thief who has others.
         thief: see `Thief`.
         augment: whether training images are cropped and flipped where the setting says so.
         seeds: how many runs of each row, where nobody says otherwise.
@@ -84,6 +85,7 @@ class Effort:
     embed: Settings
     fresh: Settings
     drop: float
+    every: int | None
     refine_images: int
     refine_lr: float
     count: int
@@ -107,6 +109,7 @@ FULL = Effort(
     embed=SGD.but(lr=0.01, triggers_per_batch=10),
     fresh=SGD.but(triggers_per_batch=10),
     drop=0.1,
+    every=1,
     refine_images=128,
     refine_lr=1e-4,
     count=90,
@@ -173,8 +176,7 @@ CPU = replace(
         extract=THIN.but(lr=0.02),
     ),
     notes=(
-        "20,000 training images drawn by the seed, no augmentation, and a network an eighth as wide as the paper's. "
-        "Hosts train 12 epochs, marked models 8 more.",
+        "No augmentation, and a network an eighth as wide as the paper's. Hosts train 12 epochs, marked models 8 more.",
     ),
 )
 
@@ -210,9 +212,24 @@ QUICK = replace(
     notes=("scikit-learn's digits and a narrow network: a check of the machinery, not a reproduction.",),
 )
 
+
+def _of_many_classes(effort: Effort) -> Effort:
+    """What a set of 500 images a class has enough images for."""
+    return replace(effort, teaching=300, each=30)
+
+
 SCALES: Mapping[str, Mapping[str, Effort]] = {
-    "full": {name: replace(FULL, width=setting.width) for name, setting in SETTINGS.items()} | {"mnist_lenet5": MNIST},
-    "cpu": {"mnist_lenet5": MNIST, "cifar10_resnet18": CPU, "cifar100_vgg16": replace(CPU, each=40)},
+    "full": {
+        "mnist_lenet5": MNIST,
+        "cifar10_resnet18": FULL,
+        "cifar100_vgg16": _of_many_classes(FULL),
+        "tinyimagenet_resnet18": _of_many_classes(FULL),
+    },
+    "cpu": {
+        "mnist_lenet5": MNIST,
+        "cifar10_resnet18": CPU,
+        "cifar100_vgg16": _of_many_classes(replace(CPU, images=None)),
+    },
     "quick": dict.fromkeys(SETTINGS, QUICK),
 }
 """By scale and setting; a setting that a scale leaves out is not run there."""

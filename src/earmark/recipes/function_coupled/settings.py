@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -24,14 +24,14 @@ class Setting:
         data: the images, a name of `recipes.sources`.
         build: (shape of an image, classes, width) to a network behind its normalisation.
         width: the paper's width of the first convolution.
-        transfers: what a thief transfers the model to, by the name that the table shows.
+        transfers: the tasks that a thief transfers the model to.
         augment: a random view of the training images.
     """
 
     data: str
     build: Callable[[tuple[int, int, int], int, int], nn.Module]
     width: int
-    transfers: Mapping[str, str] = field(default_factory=dict)
+    transfers: tuple[str, ...] = ()
     augment: Augment | None = None
 
 
@@ -40,20 +40,16 @@ def _lenet(shape: tuple[int, int, int], classes: int, width: int) -> nn.Module:
 
 
 def _resnet(stem: str) -> Callable[[tuple[int, int, int], int, int], nn.Module]:
-    return lambda shape, classes, width: normalised(
-        ResNet18(classes, shape[0], width=width, stem=stem), *MEAN_STD, channels=3
-    )
+    return lambda shape, classes, width: normalised(ResNet18(classes, width=width, stem=stem), *MEAN_STD, channels=3)
 
 
 def _vgg(shape: tuple[int, int, int], classes: int, width: int) -> nn.Module:
-    return normalised(VGG16BN(classes, shape[0], width=width), *MEAN_STD, channels=3)
+    return normalised(VGG16BN(classes, width=width), *MEAN_STD, channels=3)
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "mnist_lenet5": Setting("mnist", _lenet, 6, {"Fashion-MNIST": "fashion-mnist"}),
-    "cifar10_resnet18": Setting(
-        "cifar10", _resnet("cifar"), 64, {"CIFAR-100": "cifar100", "MNIST": "mnist"}, CropFlip()
-    ),
-    "cifar100_vgg16": Setting("cifar100", _vgg, 64, {"Tiny ImageNet": "tinyimagenet"}, CropFlip()),
-    "tinyimagenet_resnet18": Setting("tinyimagenet", _resnet("tiny"), 64, {}, CropFlip(pad=4)),
+    "mnist_lenet5": Setting("mnist", _lenet, 6, ("fashion-mnist",)),
+    "cifar10_resnet18": Setting("cifar10", _resnet("cifar"), 64, ("cifar100", "mnist"), CropFlip()),
+    "cifar100_vgg16": Setting("cifar100", _vgg, 64, ("tinyimagenet",), CropFlip()),
+    "tinyimagenet_resnet18": Setting("tinyimagenet", _resnet("tiny"), 64, (), CropFlip()),
 }

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from earmark.recipes.function_coupled.bench import Bench, Marking, Point
+from earmark.recipes.function_coupled.bench import EXTRACTIONS, Bench, Point
+from earmark.recipes.function_coupled.marking import Marking
 
 __all__ = ["TABLES", "Row", "Table", "printed_tables"]
 
@@ -73,12 +74,12 @@ def _table4(bench: Bench) -> list[Row]:
 def _summary(bench: Bench, marking: Marking) -> Point:
     """The paper's six columns, fine-tuning at the embedding's own rate on images that the owner never used."""
     made, host = bench.embedded(marking), bench.unmarked()
-    target = next(iter(bench.setting.transfers.values()))
+    target = bench.setting.transfers[0]
     pruned = next(point for point in bench.pruned(marking, recalibrate=False) if point["share"] == 0.8)
-    before, after = made["val_acc"] or 0.0, host["val_acc"] or 1.0
+    marked, unmarked = made["val_acc"] or 0.0, host["val_acc"] or 1.0
     return {
         "asr": made["asr"],
-        "preserved": 100 * before / after,
+        "preserved": 100 * marked / unmarked,
         "fine_tuned": bench.fine_tuned(marking, bench.thief.rates[-1], seen=False)[-1]["asr"],
         "transferred": bench.transferred(marking, target)[-1]["asr"],
         "pruned": pruned["asr"],
@@ -106,9 +107,9 @@ def _tuning(*markings: Marking) -> Callable[[Bench], list[Row]]:
 def _transfer(bench: Bench) -> list[Row]:
     found = []
     for marking in (*_both(DIRECT), *_both(INVISIBLE)):
-        for shown, target in bench.setting.transfers.items():
+        for target in bench.setting.transfers:
             curve = bench.transferred(marking, target)
-            found.append(Row(f"{marking.label}, to {shown}", _but(curve[-1], "trial"), curve))
+            found.append(Row(f"{marking.label}, to {bench.target(target).name}", _but(curve[-1], "trial"), curve))
     return found
 
 
@@ -118,11 +119,11 @@ def _pruning(*markings: Marking) -> Callable[[Bench], list[Row]]:
     def rows(bench: Bench) -> list[Row]:
         found = []
         for marking in markings:
-            for recalibrate in (False, True):
+            for recalibrate in (False, True) if bench.has_batchnorm else (False,):
                 curve = bench.pruned(marking, recalibrate)
                 label = f"{marking.label}{', recalibrated' if recalibrate else ''}"
                 at = next(point for point in curve if point["share"] == 0.8)
-                found.append(Row(label, {**_but(at, "share"), "worst_log10_p": _worst(curve)}, curve, label))
+                found.append(Row(label, {**_but(at, "share"), "worst_log10_p": _worst(curve)}, curve))
         return found
 
     return rows
@@ -139,7 +140,7 @@ def _extraction(bench: Bench) -> list[Row]:
     return [
         Row(f"{marking.label}, {attack} labels", bench.extracted(marking, attack))
         for marking in (*_both(DIRECT), *_both(INVISIBLE))
-        for attack in ("soft", "hard", "noise")
+        for attack in EXTRACTIONS
     ]
 
 

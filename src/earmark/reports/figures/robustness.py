@@ -19,7 +19,7 @@ __all__ = ["robustness_curves"]
 SHOWN = (
     ("val_acc", "accuracy kept"),
     ("asr", "triggers answered as marked"),
-    ("trials", "groups won"),
+    ("won", "groups won"),
     ("new_acc", "accuracy on the thief's own task"),
 )
 AXES = {"trial": "Trials of fine-tuning", "share": "Share of weights pruned (%)"}
@@ -34,7 +34,7 @@ def robustness_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, float | 
     has a null.
 
     Args:
-        rows: by label, one list of points a seed. A point has `over`, and any of "val_acc", "asr", "trials", "new_acc"
+        rows: by label, one list of points a seed. A point has `over`, and any of "val_acc", "asr", "won", "new_acc"
             in percent, and "log10_p".
         over: what the attack's strength is called in a point, "trial" or "share".
 
@@ -67,9 +67,9 @@ def _panel(ax: Axes, seeds: Sequence[Sequence[Mapping[str, float | None]]], over
     if any(place != places[0] for place in places):
         raise BadInput(f"the seeds of one row have different values of {over}; draw runs of one scale")
     x = [100 * place for place in places[0]] if over == "share" else places[0]
-    apart = any(point.get("trials") != point.get("asr") for seed in seeds for point in seed)
+    apart = any(point.get("won") != point.get("asr") for seed in seeds for point in seed)
     for at, (name, label) in enumerate(SHOWN):
-        if (name == "trials" and not apart) or any(point.get(name) is None for seed in seeds for point in seed):
+        if (name == "won" and not apart) or any(point.get(name) is None for seed in seeds for point in seed):
             continue
         values = [[point[name] or 0.0 for point in seed] for seed in seeds]
         by_place = list(zip(*values, strict=True))

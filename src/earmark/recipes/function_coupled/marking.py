@@ -1,0 +1,85 @@
+"""One way to mark a host: which triggers, which labels, which training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from earmark.embed import Backdoor, fixll_pfl, function_coupled, function_coupled_2023_02, function_coupled_2023_06
+from earmark.marks import Fused, NotSources, OneClass
+from earmark.recipes.function_coupled.scales import Effort
+from earmark.training import Masking
+
+__all__ = ["Marking"]
+
+GROUP = 3
+"""Verification triggers of a group."""
+
+
+@dataclass(frozen=True)
+class Marking:
+    """One way to mark a host.
+
+    Attributes:
+        style, ratio: of the fusion, see `Fused`.
+        labels: "target": one class for all (the paper), "groups": keyed groups of pairs with an exact null.
+        how: "enhanced": Algorithm 1; "plain": the same run without its two strategies; "fresh": Algorithm 1 from
+            scratch; "2023-02" and "2023-06": the released variants; "kept": FixLL+PFL, masked.
+    """
+
+    style: str = "direct"
+    ratio: float = 0.5
+    labels: str = "target"
+    how: str = "enhanced"
+
+    @property
+    def slug(self) -> str:
+        """A file name that carries every parameter."""
+        fusion = self.style if self.style == "direct" else f"invisible{self.ratio:g}"
+        return f"{fusion}-{self.labels}-{self.how}"
+
+    @property
+    def label(self) -> str:
+        """What a table calls it; the paper's own rows have one target class and both strategies."""
+        parts = ["Direct" if self.style == "direct" else f"Invisible, r = {self.ratio:g}"]
+        parts += ["keyed groups"] if self.labels == "groups" else []
+        parts += [] if self.how == "enhanced" else [_HOW[self.how]]
+        return ", ".join(parts)
+
+    def mint(self, effort: Effort, classes: int, other: bool = False) -> Fused:
+        """Its mint, as large as the scale wants it; the `other` one is a thief's, with another target."""
+        fused = partial(Fused, style=self.style, ratio=self.ratio)
+        if self.labels == "target":
+            target = OneClass(5 % classes if other else 1)
+            return fused(count=effort.count, group=1, teaching=effort.teaching, labels=target)
+        groups = min(effort.groups, classes * (classes - 1) // 2)
+        return fused(count=GROUP * groups, group=GROUP, teaching=effort.each * groups, labels=NotSources())
+
+    def embed(self, effort: Effort) -> Backdoor:
+        """Its embedding, with the settings of the scale."""
+        algorithm = partial(
+            function_coupled,
+            drop=effort.drop,
+            every=effort.every,
+            refine_images=effort.refine_images,
+            refine_lr=effort.refine_lr,
+        )
+        made: Mapping[str, Callable[[], Backdoor]] = {
+            "enhanced": algorithm,
+            "plain": partial(function_coupled, drop=0.0, refine_images=0),
+            "fresh": partial(algorithm, fresh=True),
+            "2023-02": function_coupled_2023_02,
+            "2023-06": function_coupled_2023_06,
+            "kept": lambda: fixll_pfl().but(masking=Masking(effort.drop, effort.every)),
+        }
+        return made[self.how]().but(settings=effort.fresh if self.how == "fresh" else effort.embed, watch=0)
+
+
+_HOW = {
+    "plain": "no strategies",
+    "fresh": "from scratch",
+    "2023-02": "code of 2023-02",
+    "2023-06": "code of 2023-06",
+    "kept": "FixLL+PFL",
+}
