@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from earmark.cli import app
 from earmark.cli.group import BAD_INPUT, CRASHED, INTERRUPTED
 from earmark.cli.output import show
+from earmark.errors import BadInput
 
 COMMANDS = (
     *("key new", "key show", "train", "mint", "embed", "commit", "fidelity", "attack", "verify", "judge", "report"),
@@ -173,12 +175,35 @@ def test_a_reproduced_table_is_written_as_json_and_markdown(tmp_path: Path, monk
         asked.append(given)
         return [value]
 
-    monkeypatch.setattr("earmark.cli.reproduce.reproduce", reproduce)
+    monkeypatch.setattr("earmark.recipes.deep_fidelity.reproduce", reproduce)
     found = run("reproduce", "deep-fidelity", "table4", "--out", str(tmp_path), "--seeds", "2", "--json")
     assert found.exit_code == 0, found.stderr
     assert asked == [("table4", "quick", None, tmp_path, 2, ())]
     assert json.loads(found.stdout) == [value] == [json.loads((tmp_path / "table4-mnist_d2-quick.json").read_text())]
     assert "| FTAL | 99.3 / 98 |" in (tmp_path / "table4-mnist_d2-quick.md").read_text()
+
+
+def test_a_table_is_written_before_the_next_one_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reproduce(*_: Any) -> Iterator[dict[str, Any]]:
+        point = {"trial": 0.0, "val_acc": 98.0, "asr": 100.0, "won": 100.0, "log10_p": -30.0}
+        row = {"method": "Direct", "metrics": {"val_acc": {"paper": None, "ours": [98.0]}}, "curves": [[point]]}
+        yield {
+            "paper": "function-coupled",
+            "table": "figure5",
+            "setting": "x",
+            "scale": "quick",
+            "over": "trial",
+            "rows": [row],
+        }
+        raise BadInput("the next table has no data")
+
+    monkeypatch.setattr("earmark.recipes.function_coupled.reproduce", reproduce)
+    found = run("reproduce", "function-coupled", "--out", str(tmp_path))
+    assert found.exit_code == 2
+    assert "the next table has no data" in found.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"figure5-x-quick{end}" for end in (".json", ".md", "-curves.png", "-curves.svg")
+    }
 
 
 def test_a_number_that_json_does_not_have_is_null(capsys: pytest.CaptureFixture[str]) -> None:
