@@ -58,7 +58,7 @@ def function_coupled(
         lines 10-11   the same once more at eta'              Refinement(refine_lr, refine_images, refine_every)
 
     Line 8 is read as what autograd gives through line 7, one factor M / (1 - p) and not two. The paper states neither
-    p, eta, eta', K_ft nor whether to start from a trained host.
+    p, eta, eta' nor K_ft.
 
     Args:
         drop: p, the share of weights dropped, in [0, 1); 0 trains without masks.

@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from earmark.embed.function_coupled import TRAINING
 from earmark.recipes.function_coupled.settings import SETTINGS
 from earmark.training import Settings
 
 __all__ = ["SCALES", "Effort", "Thief"]
 
-SGD = Settings(
-    epochs=40,
-    batch_size=128,
-    triggers_per_batch=0,
-    lr=0.1,
-    optimizer="sgd",
-    momentum=0.9,
-    weight_decay=5e-4,
-    milestones=(15, 25, 35),
-    batchnorm="train",
-)
+SGD = TRAINING.but(lr=0.1, triggers_per_batch=0)
 """The released run, for hosts at ten times the rate: the paper trains its hosts in a way that it does not state."""
 
 

@@ -23,14 +23,12 @@ class Setting:
     Attributes:
         data: the images, a name of `recipes.sources`.
         build: (shape of an image, classes, width) to a network behind its normalisation.
-        width: the paper's width of the first convolution.
         transfers: the tasks that a thief transfers the model to.
         augment: a random view of the training images.
     """
 
     data: str
     build: Callable[[tuple[int, int, int], int, int], nn.Module]
-    width: int
     transfers: tuple[str, ...] = ()
     augment: Augment | None = None
 
@@ -48,8 +46,8 @@ def _vgg(shape: tuple[int, int, int], classes: int, width: int) -> nn.Module:
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "mnist_lenet5": Setting("mnist", _lenet, 6, ("fashion-mnist",)),
-    "cifar10_resnet18": Setting("cifar10", _resnet("cifar"), 64, ("cifar100", "mnist"), CropFlip()),
-    "cifar100_vgg16": Setting("cifar100", _vgg, 64, ("tinyimagenet",), CropFlip()),
-    "tinyimagenet_resnet18": Setting("tinyimagenet", _resnet("tiny"), 64, (), CropFlip()),
+    "mnist_lenet5": Setting("mnist", _lenet, ("fashion-mnist",)),
+    "cifar10_resnet18": Setting("cifar10", _resnet("cifar"), ("cifar100", "mnist"), CropFlip()),
+    "cifar100_vgg16": Setting("cifar100", _vgg, ("tinyimagenet",), CropFlip()),
+    "tinyimagenet_resnet18": Setting("tinyimagenet", _resnet("tiny"), (), CropFlip()),
 }

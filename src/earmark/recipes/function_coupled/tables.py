@@ -98,7 +98,7 @@ def _tuning(*markings: Marking) -> Callable[[Bench], list[Row]]:
                 for seen in (True, False):
                     curve = bench.fine_tuned(marking, rate, seen)
                     label = f"{marking.label}, lr {rate:g}, {'seen' if seen else 'unseen'} images"
-                    found.append(Row(label, _but(curve[-1], "trial"), curve, marking.label))
+                    found.append(Row(label, _but(curve[-1], "trial"), curve))
         return found
 
     return rows
