@@ -77,7 +77,7 @@ def test_mistakes_are_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_of_another_effort_are_not_mixed_in(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe.Bench("mnist_d2", "quick", 0, None, out)
-    other = dict(recipe.SCALES) | {"quick": replace(recipe.SCALES["quick"], triggers=21)}
-    monkeypatch.setattr("earmark.recipes.deep_fidelity.bench.SCALES", other)
+    quick = dict.fromkeys(recipe.SETTINGS, replace(recipe.SCALES["quick"]["mnist_d2"], triggers=21))
+    monkeypatch.setattr("earmark.recipes.deep_fidelity.bench.SCALES", {"quick": quick})
     with pytest.raises(BadInput, match="another effort"):
         recipe.Bench("mnist_d2", "quick", 0, None, out)

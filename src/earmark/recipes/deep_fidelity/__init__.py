@@ -57,12 +57,12 @@ def reproduce(
     for name in settings:
         if name not in SETTINGS:
             raise unknown_name("setting", name, SETTINGS)
-    covered = {name: [at for at in of if at in SCALES[scale].settings] for name, (of, _) in TABLES.items()}
+    covered = {name: [at for at in of if at in SCALES[scale]] for name, (of, _) in TABLES.items()}
     return each(covered, table, settings, seeds, lambda name, at: _measured(name, at, scale, data, out, seeds))
 
 
 def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path, seeds: int | None) -> dict[str, Any]:
-    benches = [Bench(setting, scale, seed, data, out) for seed in range(seeds or SCALES[scale].seeds)]
+    benches = [Bench(setting, scale, seed, data, out) for seed in range(seeds or SCALES[scale][setting].seeds)]
     rows = [(row, [bench.measure(row) for bench in benches]) for row in TABLES[table][1]()]
     return _summary(table, benches[0], rows, printed_tables().get(table, {}).get(setting, {}))
 
@@ -99,11 +99,11 @@ def _pair(name: str, paper: Mapping[str, float | None], results: list[dict[str, 
 
 
 def _describe(effort: Scale, setting: str) -> dict[str, Any]:
-    own = {name: value for name, value in vars(effort).items() if name not in ("settings", "notes")}
+    own = {name: value for name, value in vars(effort).items() if name != "notes"}
     own["host"] = own["host"] or SETTINGS[setting].host
     runs = {name: own.pop(name).to_dict() for name in ("host", "embed", "scratch")}
     exceptions = own.pop("own")
     for method, label in LABELS.items():
-        if method in exceptions or f"{setting}/{method}" in exceptions:
-            runs[label] = effort.run(setting, method, fresh=False).to_dict()
+        if method in exceptions:
+            runs[label] = exceptions[method].to_dict()
     return {"data": SETTINGS[setting].data, **own, **{f"{name} run": run for name, run in runs.items()}}

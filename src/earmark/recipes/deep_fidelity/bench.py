@@ -34,7 +34,7 @@ class Bench:
 
     def __init__(self, setting: str, scale: str, seed: int, data: Path | None, out: Path) -> None:
         self.name, self.scale, self.out = setting, scale, out
-        self.setting, self.effort, self.seed = SETTINGS[setting], SCALES[scale], seed
+        self.setting, self.effort, self.seed = SETTINGS[setting], SCALES[scale][setting], seed
         effort = {name: value for name, value in vars(self.effort).items() if name not in ("notes", "seeds")}
         own = {"effort": repr(effort), "setting": repr(self.setting.host), "seed": seed}
         read, _, self.notes = open_images("digits" if scale == "quick" else self.setting.data, data)
@@ -80,7 +80,7 @@ class Bench:
             given["shape"] = self.setting.polytope
         composed = method(row.method, **given)
         from_scratch = isinstance(composed.start, FromScratch)
-        settings = self.effort.run(self.name, row.method, from_scratch)
+        settings = self.effort.run(row.method, from_scratch)
         if row.m is not None:
             settings = settings.but(triggers_per_batch=min(row.m, self.effort.triggers))
         early = self.effort.patience is not None and not from_scratch and not row.curves
