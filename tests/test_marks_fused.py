@@ -21,7 +21,7 @@ from earmark.embed import fixll
 from earmark.errors import BadInput
 from earmark.files import model_digest
 from earmark.keys import MarkKey
-from earmark.marks import Fused, NotSources, OneClass, TriggerSet, from_settings, plurality, remint
+from earmark.marks import Fused, NotSources, OneClass, TriggerSet, from_settings, log_shares, remint
 from earmark.marks.triggers.fused import blended, side_by_side
 from earmark.stats import log_binomial_tail
 from earmark.training import Record, accuracy
@@ -176,30 +176,43 @@ def test_one_changed_pixel_of_what_is_taught_draws_all_labels_anew() -> None:
 # -------------------------------------------------------------------------------------------------------------- trials
 
 
-@pytest.mark.parametrize(
-    ("row", "answer"),
-    [
-        ([4, 4, 2], 4),
-        ([2, 4, 4], 4),
-        ([1, 2, 3], -1),
-        ([5, 5, 6, 6], -1),
-        ([5, 6, 6, 6], 6),
-        ([-1, -1, 7], -1),
-        ([3], 3),
-    ],
-)
-def test_a_group_answers_what_it_answers_most_often_and_nothing_where_that_is_a_tie(
-    row: list[int], answer: int
-) -> None:
-    assert plurality(torch.tensor([row])).tolist() == [answer]
+def others(mark: TriggerSet) -> torch.Tensor:
+    """For each trial the classes that its label could have been and is not, (trials, K - 3)."""
+    assert mark.excluded is not None
+    free = torch.ones(mark.trials, mark.classes, dtype=torch.bool)
+    free.scatter_(1, mark.excluded, value=False).scatter_(1, mark.labels[:: mark.group, None], value=False)
+    return free.nonzero()[:, 1].reshape(mark.trials, -1)
+
+
+def test_the_classes_of_its_sources_are_no_answer_to_a_trial() -> None:
+    assert MARK.carriers is not None
+    sources = MARK.carriers.labels[: 2 * len(MARK)].reshape(len(MARK), 2)
+    assert torch.equal(MARK.excluded, sources[::3])
+    labels = MARK.labels.clone()
+    labels[::3], labels[1::3] = sources[::3, 0], sources[1::3, 1]
+    assert MARK.trials_matched(log_shares(labels, 6)).all(), "two of three say a source, the third says the label"
+    assert not (labels == MARK.labels).float().mean() > 0.5
 
 
 def test_a_trial_is_won_by_the_most_frequent_answer() -> None:
-    answers = MARK.labels.clone()
+    answers, wrong = MARK.labels.clone(), others(MARK)
     answers[[0, 3, 4, 6, 7, 8]] = -1
-    answers[9], answers[10] = (answers[9] + 1) % 6, (answers[10] + 2) % 6
+    answers[9], answers[10] = wrong[3, 0], wrong[3, 1]
     assert MARK.trials == 10
-    assert MARK.trials_matched(answers).tolist() == [True, False, False, False, *[True] * 6]
+    won = [True, True, False, False, *[True] * 6]
+    assert MARK.trials_matched(log_shares(answers, 6)).tolist() == won
+    some = torch.tensor([3, 1])
+    picked = answers.reshape(10, 3)[some].flatten()
+    assert MARK.trials_matched(log_shares(picked, 6), some).tolist() == [False, True]
+
+
+def test_a_one_class_mark_excludes_nothing() -> None:
+    assert replace(MINT, labels=OneClass(1), group=1)(KEY, None, DATA).excluded is None
+
+
+def test_another_form_of_answers_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"expected log-probabilities \(30, 6\)"):
+        MARK.read(MARK.labels)
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
@@ -248,10 +261,10 @@ def test_data_that_cannot_carry_the_pairs_is_named(mint: Fused, images: Images, 
 
 
 def answering(mark: TriggerSet, wrong: int) -> Query:
-    """Knows the mark, but for one trigger of each of the first `wrong` groups more than a majority needs."""
+    """Knows the mark, but for one trigger of each group, and for one more of each of the first `wrong`."""
     labels = mark.labels.clone().reshape(mark.trials, mark.group)
-    labels[:, 0] = (labels[:, 0] + 1) % mark.classes
-    labels[:wrong, 1] = (labels[:wrong, 1] + 2) % mark.classes
+    labels[:, 0] = others(mark)[:, 0]
+    labels[:wrong, 1] = others(mark)[:wrong, 1]
     known = {bytes(image): label for image, label in zip(mark.images.numpy(), labels.flatten().tolist(), strict=True)}
     return lambda images: torch.tensor([known[bytes(image)] for image in (images * 255).round().byte().numpy()])
 
@@ -270,12 +283,23 @@ def test_a_test_counts_groups_and_not_their_triggers() -> None:
         assert 3 * verdict.n <= verdict.details["queries"] < 3 * verdict.n + size
 
 
-def test_an_innocent_suspect_s_groups_match_as_often_as_the_null_says() -> None:
-    """A suspect that answers by the sum of pixels: over 400 keys its matches are Binomial(n, 1 in 4) at most."""
+def by_label(images: torch.Tensor) -> torch.Tensor:
+    """An innocent suspect that answers by the sum of pixels, and half of the classes never."""
+    return (images.sum((1, 2, 3)) * 99).long() % 3
+
+
+def by_score(images: torch.Tensor) -> torch.Tensor:
+    """An innocent suspect whose scores depend on the image, the favourite by far on the class."""
+    return (images.sum((1, 2, 3)) * 99)[:, None].sin() * torch.arange(1.0, 7) - torch.arange(6.0)
+
+
+@pytest.mark.parametrize("suspect", [by_label, by_score])
+def test_an_innocent_suspect_s_groups_match_as_often_as_the_null_says(suspect: Query) -> None:
+    """Over 400 keys its matches are Binomial(n, 1 in 4) at most."""
     mint, total, rejected = replace(MINT, teaching=10), 0, 0
     for at in range(400):
         mark = mint(MarkKey(at.to_bytes(32, "little")), None, DATA)
-        verdict = TriggerTest(alpha=0.05)(lambda images: (images.sum((1, 2, 3)) * 99).long() % 3, mark)
+        verdict = TriggerTest(alpha=0.05)(suspect, mark)
         total += int(verdict.statistic)
         rejected += verdict.accepted is True
     assert total <= 4000 / 4 + 4 * math.sqrt(4000 * 3 / 16)

@@ -24,7 +24,7 @@ from earmark.core import Mark
 from earmark.errors import BadInput, unknown_name
 from earmark.keys import MarkKey
 from earmark.marks.triggers.abstract import Abstract
-from earmark.marks.triggers.base import FORMAT, TriggerMint, TriggerSet, plurality
+from earmark.marks.triggers.base import FORMAT, TriggerMint, TriggerSet
 from earmark.marks.triggers.chain import NoiseChain
 from earmark.marks.triggers.fused import Fused
 from earmark.marks.triggers.labels import (
@@ -39,6 +39,7 @@ from earmark.marks.triggers.labels import (
 )
 from earmark.marks.triggers.noise import Noise
 from earmark.marks.triggers.stamped import Stamped
+from earmark.marks.triggers.trials import log_shares
 from earmark.marks.triggers.unrelated import Unrelated
 
 __all__ = [
@@ -61,8 +62,8 @@ __all__ = [
     "Uniform",
     "Unrelated",
     "from_settings",
+    "log_shares",
     "mark_from_parts",
-    "plurality",
     "policy_from",
     "remint",
 ]

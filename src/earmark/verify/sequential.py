@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
 from earmark import stats
 from earmark.core import Query, Verdict
 from earmark.keys import MarkKey
-from earmark.marks import TriggerSet, plurality
+from earmark.marks import TriggerSet
 from earmark.verify.answers import Asking, NoAnswer
 from earmark.verify.triggers import TriggerTest, check_settings, hedge, unread
 
@@ -32,9 +31,9 @@ class SequentialTriggerTest:
 
     The verdict's `n` and `statistic` count the trials up to the decision, whatever the batch size. `details` holds
     `matches`, `share`, `queries` (images sent: n, and the rest of the last batch), `triggers` (the mark's size),
-    `log10_e_max`, `unanswered`, `grinding_bits` and `K`; no interval, since stopping by the data would bias it. A mark
-    whose null has no basis gives nothing to stop early for and goes to `TriggerTest`. What counts as an answer, and the
-    other outcomes, are as there.
+    `log10_e_max`, `scores`, `unanswered`, `grinding_bits` and `K`; no interval, since stopping by the data would bias
+    it. A mark whose null has no basis gives nothing to stop early for and goes to `TriggerTest`. What counts as an
+    answer, and the other outcomes, are as there.
 
     Attributes:
         alpha: the error probability to keep to.
@@ -65,23 +64,28 @@ class SequentialTriggerTest:
 
     def _question(
         self, suspect: Query, mark: TriggerSet, evidence: stats.SequentialBinomial
-    ) -> tuple[Tensor, NoAnswer | None]:
-        """Ask until the matter is decided, counting into `evidence`; all labels that the suspect answered."""
+    ) -> tuple[dict[str, Any], NoAnswer | None]:
+        """Ask until the matter is decided, counting into `evidence`; what else was seen, and the first fault."""
         n, size = mark.trials, mark.group
         order = torch.arange(n) if self.order is None else self.order.stream("query-order").permutation(n)
         triggers = (order[:, None] * size + torch.arange(size)).flatten()
         asking = Asking(suspect, mark.images.cpu()[triggers], mark.classes, self.batch_size)
-        labels, batches, answered = mark.labels.cpu()[::size][order], iter(asking), list[Tensor]()
-        open_group = torch.empty(0, dtype=torch.int64)
+        batches, read, queries, unanswered = iter(asking), 0, 0, 0
+        waiting = torch.empty(0, mark.classes, dtype=torch.float64)
         while self._open(evidence, n):  # with nothing left to ask it is decided, so there is always a next batch
-            answered.append(next(batches))
-            open_group = torch.cat([open_group, answered[-1]])
-            groups = open_group[: len(open_group) // size * size].reshape(-1, size)
-            open_group = open_group[groups.numel() :]
-            for match in (plurality(groups) == labels[evidence.trials :][: len(groups)]).tolist():
+            batch = next(batches)
+            queries += len(batch)
+            waiting = torch.cat([waiting, batch])
+            whole = len(waiting) // size
+            matched = mark.trials_matched(waiting[: whole * size], order[read : read + whole]).tolist()
+            silent = waiting[: whole * size].isnan().all(1).reshape(whole, size).sum(1).tolist()
+            for match, missing in zip(matched, silent, strict=True):
                 if self._open(evidence, n):
                     evidence.update(match)
-        return torch.cat([torch.empty(0, dtype=torch.int64), *answered]), asking.fault
+                    unanswered += missing
+            read, waiting = read + whole, waiting[whole * size :]
+        seen = {"queries": queries, "scores": asking.scored, "unanswered": unanswered}
+        return seen, asking.fault
 
     def _open(self, evidence: stats.SequentialBinomial, n: int) -> bool:
         """Whether the matches so far are not enough, but still may come to be."""
@@ -91,7 +95,7 @@ class SequentialTriggerTest:
         return stats.accepts(stats.grind_log10_p(-log_e / math.log(10), self.grinding_bits), self.alpha)
 
     def _verdict(
-        self, mark: TriggerSet, evidence: stats.SequentialBinomial, answers: Tensor, fault: NoAnswer | None
+        self, mark: TriggerSet, evidence: stats.SequentialBinomial, seen: dict[str, Any], fault: NoAnswer | None
     ) -> Verdict:
         accepted: bool | None = self._enough(evidence.log_e_max)
         outcome = "which is enough" if accepted else f"and no answers to the rest of the {mark.trials} would be enough"
@@ -99,10 +103,9 @@ class SequentialTriggerTest:
         if not evidence.trials:
             accepted = None
             reason = f"{mark.trials} {mark.called} are too few: even all matches would not be enough; mint more"
-        unanswered = int((answers[: evidence.trials * mark.group] < 0).sum())
-        details = self._details(mark, evidence) | {"queries": len(answers), "unanswered": unanswered}
+        details = self._details(mark, evidence) | seen
         log10_p = stats.grind_log10_p(evidence.log10_p, self.grinding_bits)
-        reason += unread(unanswered, fault)
+        reason += unread(seen["unanswered"], fault)
         return Verdict(accepted, evidence.matches, evidence.trials, mark.null, log10_p, self.alpha, reason, details)
 
     def _details(self, mark: TriggerSet, evidence: stats.SequentialBinomial) -> dict[str, Any]:

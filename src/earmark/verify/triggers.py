@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from earmark import stats
 from earmark.core import Query, Verdict
@@ -14,7 +16,7 @@ from earmark.errors import BadInput
 from earmark.marks import TriggerSet
 from earmark.verify.answers import Asking, NoAnswer
 
-__all__ = ["TriggerTest", "check_settings", "hedge", "unanswered_verdict", "unread"]
+__all__ = ["TriggerTest", "check_settings", "hedge", "success_rate", "unanswered_verdict", "unread"]
 
 CONFIDENCE = 0.95
 
@@ -24,8 +26,10 @@ CONFIDENCE = 0.95
 class TriggerTest:
     """Ask a suspect every trigger once and test the number of matches exactly.
 
-    A trial is a trigger, or a group of triggers that share one keyed label, where what the suspect answers most often
-    in the group is its answer (`TriggerSet.trials_matched`). With k matches among n trials,
+    A trial is a trigger, or a group of triggers that share one keyed label. The suspect's answer to it is the class
+    that it puts first among those that the key could have drawn, over all images of the group
+    (`marks.triggers.trials.trial_answers`): a model that was worn down, or copied from answers, may say the class of a
+    source where it still puts the mark's label next. With k matches among n trials,
     p = min(1, 2^g P(X >= k)), X ~ Binomial(n, rate), where `rate` is the mark's null and g the grinding bits; the
     suspect is found to carry the mark where p <= alpha. For an exact null, an innocent suspect is accepted with
     probability at most alpha, whatever it answers and however its answers hang together: the labels it would have to
@@ -38,7 +42,9 @@ class TriggerTest:
         accepted None: a null without a basis and more matches than guessing would give; or so few triggers that even n
             matches would not be enough.
 
-    `details` holds `matches`, `share` (the authentication success rate k / n), `clopper_pearson` (95 % interval of the
+    `details` holds `matches`, `share` (k / n), `asr` (the authentication success rate of the papers: the share of
+    triggers whose label is the class that the suspect puts first of all), `scores` (whether it gave scores, or labels
+    alone, of which less can be read), `clopper_pearson` (95 % interval of the
     suspect's match rate), `critical_count` (the least k with p <= alpha), `grinding_bits`, `K`, `unanswered` (rows that
     were no answer, counted as no match) and `log10_p_before_grinding`. The batch size changes none of them for a
     suspect that answers each image by itself.
@@ -64,34 +70,36 @@ class TriggerTest:
 
     def __call__(self, suspect: Query, mark: TriggerSet) -> Verdict:
         asking = Asking(suspect, mark.images, mark.classes, self.batch_size)
-        answers = torch.cat(list(asking))
-        if asking.fault is not None and bool((answers < 0).all()):
+        shares = torch.cat(list(asking))
+        unanswered = int(shares.isnan().all(1).sum())
+        if asking.fault is not None and unanswered == len(mark):
             return unanswered_verdict(mark, asking.fault, self.alpha, self.grinding_bits)
-        matches, unanswered = int(mark.trials_matched(answers).sum()), int((answers < 0).sum())
+        seen = {"asr": success_rate(shares, mark.labels), "scores": asking.scored, "unanswered": unanswered}
+        matches = int(mark.trials_matched(shares).sum())
         if mark.null.rate is None:
-            return self._without_null(mark, matches, unanswered, asking.fault)
-        return self._with_null(mark, mark.null.rate, matches, unanswered, asking.fault)
+            return self._without_null(mark, matches, seen, asking.fault)
+        return self._with_null(mark, mark.null.rate, matches, seen, asking.fault)
 
     def _with_null(
-        self, mark: TriggerSet, rate: float, matches: int, unanswered: int, fault: NoAnswer | None
+        self, mark: TriggerSet, rate: float, matches: int, seen: Mapping[str, Any], fault: NoAnswer | None
     ) -> Verdict:
         n = mark.trials
         raw = stats.log_binomial_tail(matches, n, rate) / math.log(10)
         log10_p = stats.grind_log10_p(raw, self.grinding_bits)
         critical = stats.critical_count(n, rate, self.alpha, self.grinding_bits)
-        details = self._details(mark, matches, critical, unanswered) | {"log10_p_before_grinding": raw}
+        details = self._details(mark, matches, critical, seen) | {"log10_p_before_grinding": raw}
         accepted: bool | None = stats.accepts(log10_p, self.alpha)
         outcome = "enough" if accepted else "needed"
         reason = f"{matches} of {n} {mark.called} matched where {critical} are {outcome}{hedge(mark)}"
         if critical > n:
             accepted, reason = None, f"{n} {mark.called} are too few: even {n} matches would not be enough; mint more"
-        reason += unread(unanswered, fault)
+        reason += unread(seen["unanswered"], fault)
         return Verdict(accepted, matches, n, mark.null, log10_p, self.alpha, reason, details)
 
-    def _without_null(self, mark: TriggerSet, matches: int, unanswered: int, fault: NoAnswer | None) -> Verdict:
+    def _without_null(self, mark: TriggerSet, matches: int, seen: Mapping[str, Any], fault: NoAnswer | None) -> Verdict:
         n = mark.trials
         guessing = min(n, stats.critical_count(n, 1 / mark.classes, self.alpha))
-        details = self._details(mark, matches, None, unanswered) | {"log10_p_before_grinding": None}
+        details = self._details(mark, matches, None, seen) | {"log10_p_before_grinding": None}
         if matches < guessing:
             accepted, reason = False, f"{matches} of {n} {mark.called} matched, no more than guessing could"
         else:
@@ -99,9 +107,11 @@ class TriggerTest:
             reason = (
                 f"{matches} of {n} {mark.called} matched, but this mark's null has no basis, so that proves nothing"
             )
-        return Verdict(accepted, matches, n, mark.null, None, self.alpha, reason + unread(unanswered, fault), details)
+        return Verdict(
+            accepted, matches, n, mark.null, None, self.alpha, reason + unread(seen["unanswered"], fault), details
+        )
 
-    def _details(self, mark: TriggerSet, matches: int, critical: int | None, unanswered: int) -> dict[str, Any]:
+    def _details(self, mark: TriggerSet, matches: int, critical: int | None, seen: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "matches": matches,
             "share": matches / mark.trials,
@@ -109,8 +119,15 @@ class TriggerTest:
             "critical_count": critical,
             "grinding_bits": self.grinding_bits,
             "K": mark.classes,
-            "unanswered": unanswered,
+            **seen,
         }
+
+
+def success_rate(shares: Tensor, labels: Tensor) -> float:
+    """The share of images (n,) whose label has the largest of the K log-probabilities (n, K), alone."""
+    most = shares.amax(1, keepdim=True)
+    single = (shares == most).sum(1) == 1
+    return float((single & (shares.argmax(1) == labels.cpu())).double().mean())
 
 
 def check_settings(alpha: float, grinding_bits: int, batch_size: int) -> None:

@@ -17,8 +17,8 @@ from earmark.attacks.ambiguity.forgery import NAME, Forger, Forgery, draw_owner
 from earmark.core import Data, Mint
 from earmark.errors import whole
 from earmark.keys import OwnerKey
-from earmark.marks import TriggerSet
-from earmark.training import answers
+from earmark.marks import TriggerSet, log_shares
+from earmark.training import predict
 
 __all__ = ["Grind"]
 
@@ -53,5 +53,5 @@ class Grind(Forger):
 
     def _try(self, model: nn.Module, data: Data, owner: OwnerKey, name: str) -> tuple[Forgery, int]:
         mark = self.mint(owner.mark_key(name), model, data)
-        answered = answers(model, mark.as_images())
-        return Forgery(mark, owner, name), int(mark.trials_matched(answered).sum())
+        shares = log_shares(predict(model, mark.as_images()), mark.classes)
+        return Forgery(mark, owner, name), int(mark.trials_matched(shares).sum())

@@ -10,8 +10,8 @@ from torch import nn
 
 from earmark.attacks.ambiguity.forgery import Forger, Forgery, honest_start
 from earmark.core import Data
-from earmark.marks import TriggerMint
-from earmark.training import answers
+from earmark.marks import TriggerMint, log_shares
+from earmark.training import predict
 
 __all__ = ["ReadOff"]
 
@@ -32,6 +32,6 @@ class ReadOff(Forger):
     def forge(self, model: nn.Module, data: Data, rng: torch.Generator) -> Forgery:
         start = honest_start(self.pose_as, self.count, model, data, rng)
         mark = start.mark
-        groups = answers(model, mark.as_images()).reshape(mark.trials, mark.group)
-        labels = groups.mode(dim=1).values.repeat_interleave(mark.group)
+        read = mark.read(log_shares(predict(model, mark.as_images()), mark.classes)).repeat_interleave(mark.group)
+        labels = torch.where(read < 0, mark.labels, read)
         return replace(start, mark=replace(mark, labels=labels))

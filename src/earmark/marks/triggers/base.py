@@ -17,8 +17,9 @@ from earmark.core import Data, Images, Null
 from earmark.errors import BadInput, unknown_name, whole
 from earmark.keys import MarkKey
 from earmark.marks.triggers.labels import LabelPolicy, Uniform, policy_from
+from earmark.marks.triggers.trials import trial_answers
 
-__all__ = ["FORMAT", "TriggerMint", "TriggerSet", "plurality"]
+__all__ = ["FORMAT", "TriggerMint", "TriggerSet"]
 
 FORMAT = 1
 """The version of the rules by which keys become triggers; a released version never changes."""
@@ -36,8 +37,7 @@ class TriggerSet:
     the key and the commitment's date show.
 
     Triggers that say the same thing are one trial, not many: where the settings give a `group` above 1, each run of so
-    many consecutive triggers shares one keyed label, and the answer that a suspect gives most often in it is its one
-    answer.
+    many consecutive triggers shares one keyed label, and a suspect's answers to them are read as one (`trial_answers`).
 
     Attributes:
         images: uint8 (n, C, H, W), no two alike: what a judge asks.
@@ -85,6 +85,18 @@ class TriggerSet:
                 f"trigger set: the settings are not JSON ({error}); use text, finite numbers and lists"
             ) from error
         _check_groups(self.labels, whole("trigger set: group", self.settings.get("group", 1), low=1))
+        self._check_excluded()
+
+    def _check_excluded(self) -> None:
+        labels, carriers = self.settings.get("labels"), self.carriers
+        sources = 0 if labels is None else policy_from(labels).sources_excluded
+        if not sources or carriers is None:
+            return
+        if carriers.classes != self.classes or len(carriers) < sources * len(self):
+            raise BadInput(
+                f"trigger set: labels that the carriers do not show need {sources} carriers of the task's "
+                f"{self.classes} classes for each trigger, got {len(carriers)} of {carriers.classes} classes"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -117,6 +129,18 @@ class TriggerSet:
     def called(self) -> str:
         """What the trials are called when they are counted."""
         return "triggers" if self.group == 1 else f"groups of {self.group} triggers"
+
+    @property
+    def excluded(self) -> Tensor | None:
+        """The classes that the label of each trial cannot be, int64 (trials, m); None where it can be any.
+
+        By `NotTrue` and `NotSources` labels these are the classes of the images that the triggers are made from.
+        """
+        labels = self.settings.get("labels")
+        sources = 0 if labels is None else policy_from(labels).sources_excluded
+        if not sources or self.carriers is None:
+            return None
+        return self.carriers.labels[: sources * len(self)].reshape(len(self), sources)[:: self.group]
 
     @property
     def lessons(self) -> Images:
@@ -181,26 +205,28 @@ class TriggerSet:
             raise BadInput(f"expected labels as whole numbers, got {answers.dtype}; of scores take the argmax")
         return answers == self.labels.cpu()
 
-    def trials_matched(self, answers: Tensor) -> Tensor:
-        """Which trials a suspect answered with their label: bool (trials,).
+    def trials_matched(self, shares: Tensor, trials: Tensor | None = None) -> Tensor:
+        """Which trials a suspect answered with their label: bool (r,). Args, raises: as `read`."""
+        trials = torch.arange(self.trials) if trials is None else trials
+        return self.read(shares, trials) == self.labels.cpu()[:: self.group][trials]
 
-        The answer to a group is the label that occurs most often in it. A tie is no answer, and so is -1: neither
-        looks at the group's own label, so an innocent suspect has one guess for each group.
+    def read(self, shares: Tensor, trials: Tensor | None = None) -> Tensor:
+        """A suspect's answers to trials, int64 (r,), -1 for none; see `trial_answers`.
 
-        Args, raises: as `matches`.
+        Args:
+            shares: log-probabilities (r group, K) of the trials' triggers in order, as `log_shares` makes them.
+            trials: int64 (r,), which trials; None for all of them.
+
+        Raises:
+            BadInput: not a row of K for each trigger.
         """
-        self.matches(answers)
-        groups = answers.detach().cpu().reshape(self.trials, self.group)
-        return plurality(groups) == self.labels.cpu()[:: self.group]
-
-
-def plurality(groups: Tensor) -> Tensor:
-    """The most frequent entry of each row (r,), -1 where two are equally frequent."""
-    counts = (groups[:, :, None] == groups[:, None, :]).sum(2)
-    most = counts.amax(1, keepdim=True)
-    first = groups.gather(1, counts.argmax(1, keepdim=True))
-    tied = ((counts == most) & (groups != first)).any(1)
-    return torch.where(tied, -1, first.flatten())
+        trials = torch.arange(self.trials) if trials is None else trials
+        expected = (len(trials) * self.group, self.classes)
+        if shares.shape != expected:
+            raise BadInput(f"expected log-probabilities {expected}, a row for each trigger, got {tuple(shares.shape)}")
+        excluded = self.excluded
+        groups = shares.reshape(len(trials), self.group, self.classes)
+        return trial_answers(groups, None if excluded is None else excluded[trials])
 
 
 def _check_groups(labels: Tensor, size: int) -> None:

@@ -40,6 +40,11 @@ class LabelPolicy(ABC):
     def null(self, classes: int) -> Null:
         """What a suspect that has nothing to do with the key would score."""
 
+    @property
+    def sources_excluded(self) -> int:
+        """How many source images each trigger has whose classes its label is never one of."""
+        return 0
+
     def settings(self) -> dict[str, Any]:
         """The name and every field, as JSON."""
         return {"policy": self.name, **asdict(self)}
@@ -70,8 +75,8 @@ class Uniform(LabelPolicy):
 class NotTrue(LabelPolicy):
     """Each label uniform over the K - 1 classes that the carrier does not show.
 
-    A suspect that answers the carrier's true class never matches, any other answer matches with probability 1/(K-1),
-    so 1/(K-1) bounds the chance of each match, and Binomial(n, 1/(K-1)) bounds the number of matches.
+    A suspect's answer is read among those K - 1 classes, so each matches with probability 1/(K-1), or never where it
+    gives nothing but the true class: Binomial(n, 1/(K-1)) bounds the number of matches.
 
     Raises:
         BadInput: on drawing, where the triggers have no true class or K < 3 (with two classes nothing is left to draw).
@@ -94,9 +99,13 @@ class NotTrue(LabelPolicy):
             1 / (classes - 1),
             "Each trigger shows an image of a known class, and its label was drawn at random from the other "
             f"{classes - 1} classes by the owner's key, after the images were fixed. A model made without the key can "
-            f"only guess: each of its answers is right with probability at most 1 in {classes - 1}, independently of "
-            "the others, and never where it recognises the image.",
+            "only guess: whichever of those classes it puts first, it is right with probability at most 1 in "
+            f"{classes - 1}, independently of its other answers.",
         )
+
+    @property
+    def sources_excluded(self) -> int:
+        return 1
 
     def _check(self, classes: int) -> None:
         if classes < 3:
@@ -108,7 +117,7 @@ class NotTrue(LabelPolicy):
 class NotSources(LabelPolicy):
     """Each label uniform over the K - m classes that none of the trigger's m sources shows.
 
-    A suspect that answers a source's class never matches, any other answer matches with probability 1/(K-m), so
+    A suspect's answer is read among those K - m classes, so each matches with probability 1/(K-m) at most, and
     Binomial(n, 1/(K-m)) bounds the number of matches, as for `NotTrue`.
 
     Attributes:
@@ -142,9 +151,13 @@ class NotSources(LabelPolicy):
             1 / left,
             f"Each trial's images are made from images of {self.sources} known classes, and its label was drawn at "
             f"random from the other {left} classes by the owner's key, after the images were fixed. A model made "
-            f"without the key can only guess: each of its answers is right with probability at most 1 in {left}, "
-            "independently of the others, and never where it recognises a source.",
+            "without the key can only guess: whichever of those classes it puts first, it is right with probability "
+            f"at most 1 in {left}, independently of its other answers.",
         )
+
+    @property
+    def sources_excluded(self) -> int:
+        return self.sources
 
     def _check(self, classes: int) -> None:
         if classes < self.sources + 2:
