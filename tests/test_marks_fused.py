@@ -186,6 +186,7 @@ def others(mark: TriggerSet) -> torch.Tensor:
 
 def test_the_classes_of_its_sources_are_no_answer_to_a_trial() -> None:
     assert MARK.carriers is not None
+    assert MARK.excluded is not None
     sources = MARK.carriers.labels[: 2 * len(MARK)].reshape(len(MARK), 2)
     assert torch.equal(MARK.excluded, sources[::3])
     labels = MARK.labels.clone()
