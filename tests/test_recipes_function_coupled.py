@@ -69,6 +69,16 @@ def test_thieves_overwrite_and_learn_from_answers(out: Path) -> None:
     assert answered == {"soft labels", "hard labels", "noise labels"}
 
 
+def test_going_beyond_is_compared_with_the_paper_s_way_under_every_attack(out: Path) -> None:
+    table = rows(run("beyond", out))
+    assert {"Direct, keyed groups", "Invisible, r = 0.5, keyed groups", "Both, r = 0.5, keyed groups, plus"} == set(
+        table
+    )
+    for row in table.values():
+        assert 0 <= row["metrics"]["transferred_won"]["ours"][0] <= 100
+        assert row["metrics"]["soft_log10_p"]["ours"][0] <= 0
+
+
 def test_a_thief_moves_to_a_task_that_the_row_names(out: Path) -> None:
     row = rows(run("figure7", out))["Direct, to digits"]
     assert {"val_acc", "new_acc", "asr"} <= row["metrics"].keys()

@@ -1,7 +1,12 @@
 """E: a marked copy of a host. Every method is a composition of terms, trainable set, start, and what training drops."""
 
 from earmark.embed.backdoor import Backdoor
-from earmark.embed.function_coupled import function_coupled, function_coupled_2023_02, function_coupled_2023_06
+from earmark.embed.function_coupled import (
+    function_coupled,
+    function_coupled_2023_02,
+    function_coupled_2023_06,
+    function_coupled_plus,
+)
 from earmark.embed.methods import (
     METHODS,
     fixll,
@@ -17,6 +22,7 @@ from earmark.embed.methods import (
     scratch,
 )
 from earmark.embed.prototypes import POLYTOPES, d_cube, d_orthoplex, d_simplex, prototypes, uniform_fan
+from earmark.embed.smoothing import KeyedSmoothing, MarkTerm
 from earmark.embed.start import FromHost, FromScratch, Start
 
 __all__ = [
@@ -25,6 +31,8 @@ __all__ = [
     "Backdoor",
     "FromHost",
     "FromScratch",
+    "KeyedSmoothing",
+    "MarkTerm",
     "Start",
     "d_cube",
     "d_orthoplex",
@@ -40,6 +48,7 @@ __all__ = [
     "function_coupled",
     "function_coupled_2023_02",
     "function_coupled_2023_06",
+    "function_coupled_plus",
     "method",
     "polytope",
     "prototypes",

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from earmark.core import Data, Images
+from earmark.embed.smoothing import MarkTerm
 from earmark.embed.start import FromHost, Start
 from earmark.errors import BadInput, CannotCarry
 from earmark.files import digest
@@ -40,7 +41,7 @@ class Backdoor:
 
     Attributes:
         name: what the method is called.
-        terms: the loss terms.
+        terms: the loss terms; a `MarkTerm` is made for the mark first.
         trainable: which parameters may change.
         start: the model that training begins with.
         settings: of the run; a run from scratch wants `batchnorm="train"` and a higher rate.
@@ -58,7 +59,7 @@ class Backdoor:
     """
 
     name: str
-    terms: tuple[Term, ...]
+    terms: tuple[Term | MarkTerm, ...]
     trainable: Trainable = all_layers
     start: Start = field(default_factory=FromHost)
     settings: Settings = field(default_factory=Settings)
@@ -100,11 +101,12 @@ class Backdoor:
         _carries(mark, data, anatomy.classes)
         if self.needs_labels:
             require_every_class(data.train)
+        terms = [term.bound(mark) if isinstance(term, MarkTerm) else term for term in self.terms]
         model = self.start(host, anatomy, rng)
         history = fit(
             model,
             data.train,
-            self.terms,
+            terms,
             self.settings,
             rng,
             triggers=mark.lessons,

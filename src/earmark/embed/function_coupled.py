@@ -1,10 +1,11 @@
-"""The embeddings of Wen et al. 2023: Algorithm 1, and the two variants that its authors released.
+"""The embeddings of Wen et al. 2023: Algorithm 1, the two variants that its authors released, and one that goes on.
 
 | name                     | weights dropped                          | in between                       |
 |--------------------------|------------------------------------------|----------------------------------|
 | function-coupled         | random, anew each epoch, rescaled        | a small step on clean images     |
 | function-coupled-2023-02 | the smallest 20 % at every step, zeroed  | nothing                          |
 | function-coupled-2023-06 | a random 0.2 % every ten steps, zeroed   | nothing                          |
+| function-coupled-plus    | random, anew each step, rescaled         | a small step on clean images     |
 
 They go with any trigger set; the paper's own are `earmark.marks.Fused`. What makes them up goes with any other method:
 `fixll_pfl().but(masking=Masking(0.1))` keeps the features and trains masked.
@@ -18,10 +19,11 @@ from dataclasses import replace
 from torch import nn
 
 from earmark.embed.backdoor import Backdoor
+from earmark.embed.smoothing import KeyedSmoothing
 from earmark.embed.start import FromHost, FromScratch
 from earmark.training import CrossEntropy, Masking, Refinement, Settings
 
-__all__ = ["function_coupled", "function_coupled_2023_02", "function_coupled_2023_06"]
+__all__ = ["function_coupled", "function_coupled_2023_02", "function_coupled_2023_06", "function_coupled_plus"]
 
 TRAINING = Settings(
     epochs=40,
@@ -80,6 +82,26 @@ def function_coupled(
         masking=Masking(drop, every),
         refinement=Refinement(refine_lr, refine_images, refine_every) if refine_images else None,
     )
+
+
+def function_coupled_plus(
+    share: float = 0.1, spread: float = 2.0, drop: float = 0.1, every: int | None = 1
+) -> Backdoor:
+    """Algorithm 1 with a new mask at every step and keyed label smoothing (`KeyedSmoothing`): beyond the paper.
+
+    The mark has to say which classes its triggers are made from and to have keyed labels, as `Fused()` has. It then
+    stays in copies that are taught by the model's scores, too.
+
+    Args:
+        share: the probability that an image's target gives to the classes that it does not show, in (0, 1/2).
+        spread: how much that probability leans to the mark's labels, the standard deviation in nats.
+        drop: as in `function_coupled`.
+        every: as in `function_coupled`.
+
+    Raises:
+        BadInput: a number out of range, or on embedding, a mark of another kind.
+    """
+    return replace(function_coupled(drop, every), name="Function-coupled+", terms=(KeyedSmoothing(share, spread),))
 
 
 def function_coupled_2023_02() -> Backdoor:

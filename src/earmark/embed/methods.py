@@ -13,7 +13,7 @@
 | fixll+scratch | CE(data + triggers)                 | trunk     | fresh, the host's head    |
 | polytope      | CE(data + triggers)                 | trunk     | fresh, a polytope as head |
 
-`METHODS` has those of Wen et al. 2023 as well, which stand in `function_coupled`.
+`METHODS` has those of Wen et al. 2023 and beyond as well, which stand in `function_coupled`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from typing import Any
 from torch import nn
 
 from earmark.embed.backdoor import Backdoor
-from earmark.embed.function_coupled import function_coupled, function_coupled_2023_02, function_coupled_2023_06
+from earmark.embed.function_coupled import (
+    function_coupled,
+    function_coupled_2023_02,
+    function_coupled_2023_06,
+    function_coupled_plus,
+)
 from earmark.embed.prototypes import POLYTOPES
 from earmark.embed.start import FromScratch
 from earmark.errors import unknown_name
@@ -124,6 +129,7 @@ METHODS: Mapping[str, Callable[..., Backdoor]] = {
     "fixll+scratch": fixll_scratch,
     "polytope": polytope,
     "function-coupled": function_coupled,
+    "function-coupled-plus": function_coupled_plus,
     "function-coupled-2023-02": function_coupled_2023_02,
     "function-coupled-2023-06": function_coupled_2023_06,
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
@@ -22,6 +22,7 @@ __all__ = [
     "Distillation",
     "LogitLoss",
     "PenultimateFeatureLoss",
+    "SmoothedCrossEntropy",
     "SoftmaxLoss",
     "Step",
     "Term",
@@ -113,6 +114,31 @@ class CrossEntropy(_Weighted):
     def __call__(self, step: Step) -> Tensor:
         rows = {"all": slice(None), "clean": slice(step.clean), "triggers": slice(step.clean, None)}[self.on]
         return F.cross_entropy(step.logits[rows].float(), step.targets[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class SmoothedCrossEntropy(_Weighted):
+    """Mean cross entropy (nats) over the joined batch, where training images have distributions for targets.
+
+    Attributes:
+        table: (K, K); a training image of class a has row a for its target, a trigger its label. Rows add up to 1. It
+            may come from a key, so no repr shows it.
+    """
+
+    table: Tensor = field(repr=False)
+    weight: float = 1.0
+    needs_host = False
+    needs_triggers = False
+    needs_labels = True
+    name = "ce"
+
+    def __call__(self, step: Step) -> Tensor:
+        clean = step.clean
+        logits = step.logits.float()
+        targets = self.table.to(logits)[step.targets[:clean]]
+        soft = F.cross_entropy(logits[:clean], targets, reduction="sum")
+        hard = F.cross_entropy(logits[clean:], step.targets[clean:], reduction="sum")
+        return (soft + hard) / len(logits)
 
 
 @dataclass(frozen=True)

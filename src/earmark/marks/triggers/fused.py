@@ -17,7 +17,7 @@ from earmark.marks.triggers.labels import LabelPolicy, NotSources, OneClass
 
 __all__ = ["Fused", "blended", "side_by_side"]
 
-STYLES = ("direct", "invisible")
+STYLES = ("direct", "invisible", "both")
 WHITE = 255
 FINE = 1 << 16
 MOST_CLASSES = 1_000
@@ -72,7 +72,8 @@ class Fused(TriggerMint):
     Attributes:
         group: triggers to a trial; `count` is a multiple of it. 1 with `OneClass` labels.
         teaching: fusions to learn from, a multiple of the number of pairs.
-        style: "direct" (side by side) or "invisible" (blended).
+        style: "direct" (side by side), "invisible" (blended), or "both": direct and invisible trials in turn, since the
+            former outlast fine-tuning and the latter copying (`embed.function_coupled_plus`).
         ratio: r of invisible fusion, strictly between 0 and 1; 0.5, 0.7 and 0.9 in the paper.
 
     Raises:
@@ -94,7 +95,7 @@ class Fused(TriggerMint):
         if self.style not in STYLES:
             raise unknown_name("fusion", str(self.style), STYLES)
         object.__setattr__(self, "ratio", float(number("ratio", self.ratio, 0, 1)))
-        if self.style == "invisible" and not 0 < round(self.ratio * FINE) < FINE:
+        if self.style != "direct" and not 0 < round(self.ratio * FINE) < FINE:
             raise BadInput(f"ratio: {self.ratio} shows one of the two images alone; give one between 0 and 1")
         if not isinstance(self.labels, NotSources | OneClass):
             raise BadInput(f"fused triggers have not-sources or one-class labels, got {self.labels.name}")
@@ -140,18 +141,25 @@ class Fused(TriggerMint):
         return self._sources(carriers).labels[: 2 * self.count].reshape(-1, 2)
 
     def paint(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
-        return self._fuse(self._keyed(key, shape, carriers).pixels[: 2 * self.count])
+        return self._fuse(self._keyed(key, shape, carriers).pixels[: 2 * self.count], self.group)
 
     def paint_lessons(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
-        return self._fuse(self._sources(carriers).pixels[2 * self.count :])
+        return self._fuse(self._sources(carriers).pixels[2 * self.count :], self.teaching // self._pair_count)
 
     def lesson_labels(self, drawn: Tensor, count: int) -> Tensor:
         pairs = self._pair_count
         return drawn[:: len(drawn) // pairs].repeat_interleave(count // pairs)
 
-    def _fuse(self, pixels: Tensor) -> Tensor:
+    def _fuse(self, pixels: Tensor, each: int) -> Tensor:
+        """Pairs of images in one, `each` of them for every trial."""
         first, second = pixels[::2], pixels[1::2]
-        return side_by_side(first, second) if self.style == "direct" else blended(first, second, self.ratio)
+        if self.style == "direct":
+            return side_by_side(first, second)
+        fused = blended(first, second, self.ratio)
+        if self.style == "both":
+            direct = torch.arange(len(fused)) // each % 2 == 0
+            fused[direct] = side_by_side(first[direct], second[direct])
+        return fused
 
     def _keyed(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Images:
         """The carriers, if they are of the shape that the host takes and of the classes that the key picks."""

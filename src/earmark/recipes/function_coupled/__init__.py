@@ -53,7 +53,7 @@ def reproduce(
     """Measure `table` (all of them for None) at `scale` and keep everything under `out`; one table after the other.
 
     Args:
-        table: table1 to table4, figure5 to figure12, extraction or variants.
+        table: table1 to table4, figure5 to figure12, extraction, variants or beyond.
         scale: quick, cpu or full.
         data: the folder with mnist/, cifar10/ and so on; None takes the environment's EARMARK_DATA. `quick` needs none.
         out: models, measurements and checkpoints go here; what is already there is not measured again.

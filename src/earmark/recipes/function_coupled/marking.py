@@ -6,14 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from earmark.embed import Backdoor, fixll_pfl, function_coupled, function_coupled_2023_02, function_coupled_2023_06
+from earmark.embed import (
+    Backdoor,
+    fixll_pfl,
+    function_coupled,
+    function_coupled_2023_02,
+    function_coupled_2023_06,
+    function_coupled_plus,
+)
 from earmark.marks import Fused, NotSources, OneClass
 from earmark.recipes.function_coupled.scales import Effort
 from earmark.training import Masking
 
 __all__ = ["Marking"]
 
-GROUP = 3
+GROUP, GROUP_PLUS = 3, 5
 """Verification triggers of a group."""
 
 
@@ -25,7 +32,8 @@ class Marking:
         style, ratio: of the fusion, see `Fused`.
         labels: "target": one class for all (the paper), "groups": keyed groups of pairs with an exact null.
         how: "enhanced": Algorithm 1; "plain": the same run without its two strategies; "fresh": Algorithm 1 from
-            scratch; "2023-02" and "2023-06": the released variants; "kept": FixLL+PFL, masked.
+            scratch; "2023-02" and "2023-06": the released variants; "kept": FixLL+PFL, masked; "plus": beyond the
+            paper, `function_coupled_plus`.
     """
 
     style: str = "direct"
@@ -36,13 +44,13 @@ class Marking:
     @property
     def slug(self) -> str:
         """A file name that carries every parameter."""
-        fusion = self.style if self.style == "direct" else f"invisible{self.ratio:g}"
+        fusion = self.style if self.style == "direct" else f"{self.style}{self.ratio:g}"
         return f"{fusion}-{self.labels}-{self.how}"
 
     @property
     def label(self) -> str:
         """What a table calls it; the paper's own rows have one target class and both strategies."""
-        parts = ["Direct" if self.style == "direct" else f"Invisible, r = {self.ratio:g}"]
+        parts = ["Direct" if self.style == "direct" else f"{self.style.capitalize()}, r = {self.ratio:g}"]
         parts += ["keyed groups"] if self.labels == "groups" else []
         parts += [] if self.how == "enhanced" else [_HOW[self.how]]
         return ", ".join(parts)
@@ -54,7 +62,8 @@ class Marking:
             target = OneClass(5 % classes if other else 1)
             return fused(count=effort.count, group=1, teaching=effort.teaching, labels=target)
         groups = min(effort.groups, classes * (classes - 1) // 2)
-        return fused(count=GROUP * groups, group=GROUP, teaching=effort.each * groups, labels=NotSources())
+        size = GROUP_PLUS if self.how == "plus" else GROUP
+        return fused(count=size * groups, group=size, teaching=effort.each * groups, labels=NotSources())
 
     def embed(self, effort: Effort) -> Backdoor:
         """Its embedding, with the settings of the scale."""
@@ -71,6 +80,7 @@ class Marking:
             "fresh": partial(algorithm, fresh=True),
             "2023-02": function_coupled_2023_02,
             "2023-06": function_coupled_2023_06,
+            "plus": partial(function_coupled_plus, drop=effort.drop),
             "kept": lambda: fixll_pfl().but(masking=Masking(effort.drop, effort.every)),
         }
         return made[self.how]().but(settings=effort.fresh if self.how == "fresh" else effort.embed, watch=0)
@@ -82,4 +92,5 @@ _HOW = {
     "2023-02": "code of 2023-02",
     "2023-06": "code of 2023-06",
     "kept": "FixLL+PFL",
+    "plus": "plus",
 }
