@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class TinyNet(nn.Module):
         return logits
 
 
-def seeded(build: type[nn.Module], *args: object, seed: int = 0, **settings: object) -> nn.Module:
+def seeded(build: Callable[..., nn.Module], *args: object, seed: int = 0, **settings: object) -> nn.Module:
     """A network with the parameters that `seed` makes, the global random state left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
