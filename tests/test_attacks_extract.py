@@ -97,9 +97,17 @@ def test_soft_lessons_are_the_stolen_models_logits(teacher: nn.Module, data: Dat
     assert len(images) == 40
     assert torch.equal(reading.logits, predict(teacher, images))
     asked = Answering(teacher, torch.nn.Softmax(1))
-    _, whole = Extract().lessons(asked, data, rng(0))
+    _, whole = Extract(build=linear).lessons(asked, data, rng(0))
     assert whole is not None
     torch.testing.assert_close(whole.logits, predict(teacher, data.train).log_softmax(1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["soft", "hard"])
+def test_a_copy_of_a_model_that_answers_probabilities_needs_a_network_of_its_own(how: Any, picture: Data) -> None:
+    stolen = torch.nn.Sequential(seeded(TinyNet), torch.nn.Softmax(1))
+    with pytest.raises(BadInput, match="give build="):
+        Extract(answers=how, **FAST)(stolen, picture, rng(0))
+    Extract(answers=how, build=TinyNet, **FAST)(stolen, picture, rng(0))
 
 
 @pytest.mark.parametrize("how", ["soft", "hard"])

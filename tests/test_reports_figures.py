@@ -229,7 +229,15 @@ def test_seeds_of_other_strengths_and_rows_without_points_are_refused() -> None:
     with pytest.raises(BadInput, match="nothing to draw"):
         robustness_curves({"Direct": []}, "trial")
     with pytest.raises(BadInput, match="different values of trial"):
-        robustness_curves({"Direct": [trials(90.0, None), trials(90.0, None)[:1]]}, "trial")
+        robustness_curves({"Direct": [trials(90.0, None), trials(90.0, None)[1:]]}, "trial")
+
+
+def test_a_line_ends_where_the_first_model_is_ruined() -> None:
+    ruined: list[dict[str, float | None]] = [*trials(90.0, -9.0), {"trial": 2.0, "val_acc": None, "asr": None}]
+    whole: list[dict[str, float | None]] = [*trials(92.0, -9.0), {**trials(92.0, -9.0)[1], "trial": 2.0}]
+    for seeds in ([ruined, whole], [ruined[:2], whole]):
+        (axes,) = robustness_curves({"Direct": seeds}, "trial").axes
+        assert np.array_equal(np.asarray(axes.lines[0].get_xydata()), [[0, 91], [1, 90]])
 
 
 def test_a_file_that_holds_no_cloud_is_refused() -> None:

@@ -112,6 +112,11 @@ class Extract:
         scores = predict(model, images)
         if scores.ndim == 1:
             return replace(images, labels=self._classes_alone(scores)), None
+        if self.build is None and _distributed(scores):
+            raise BadInput(
+                "the stolen model answers probabilities, and a copy of its kind would, too; give build=, which makes "
+                "a network that answers logits"
+            )
         answered = Images(images.pixels, scores.argmax(1), scores.shape[1], images.name)
         return answered, None if self.answers == "hard" else Reading(scores.new_empty(len(scores), 0), _logits(scores))
 
@@ -152,12 +157,15 @@ class Extract:
         return built(self.build, rng).to(device_of(model)).train(model.training)
 
 
+def _distributed(scores: Tensor) -> bool:
+    """Whether scores are probabilities."""
+    sums = scores.sum(1)
+    return bool((scores >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+
+
 def _logits(scores: Tensor) -> Tensor:
     """`scores`, or their logarithms where they are probabilities."""
-    sums = scores.sum(1)
-    if bool((scores >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        return scores.clamp(min=torch.finfo(scores.dtype).tiny).log()
-    return scores
+    return scores.clamp(min=torch.finfo(scores.dtype).tiny).log() if _distributed(scores) else scores
 
 
 def _every_weight(model: nn.Module, anatomy: Anatomy) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from earmark.errors import BadInput
@@ -30,8 +31,8 @@ COLUMNS = 4
 def robustness_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, float | None]]]], over: str) -> Figure:
     """One panel a row: percentages over the strength of the attack, the mean of the seeds and their range around it.
 
-    Above each panel stands the evidence, log10 p before the attack and at its end, the mean over seeds, where the mark
-    has a null.
+    A line ends where an attack ruined the first of its models. Above each panel stands the evidence, log10 p before the
+    attack and at its end, the mean over seeds, where the mark has a null.
 
     Args:
         rows: by label, one list of points a seed. A point has `over`, and any of "val_acc", "asr", "won", "new_acc"
@@ -64,19 +65,21 @@ def robustness_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, float | 
 
 def _panel(ax: Axes, seeds: Sequence[Sequence[Mapping[str, float | None]]], over: str) -> None:
     places = [[point[over] or 0.0 for point in seed] for seed in seeds]
-    if any(place != places[0] for place in places):
+    longest = max(places, key=len)
+    if any(place != longest[: len(place)] for place in places):
         raise BadInput(f"the seeds of one row have different values of {over}; draw runs of one scale")
-    x = [100 * place for place in places[0]] if over == "share" else places[0]
+    x = [100 * place for place in longest] if over == "share" else longest
     apart = any(point.get("won") != point.get("asr") for seed in seeds for point in seed)
     for at, (name, label) in enumerate(SHOWN):
-        if (name == "won" and not apart) or any(point.get(name) is None for seed in seeds for point in seed):
+        values = [[*takewhile(lambda value: value is not None, (point.get(name) for point in seed))] for seed in seeds]
+        by_place = list(zip(*values, strict=False))
+        if (name == "won" and not apart) or not by_place:
             continue
-        values = [[point[name] or 0.0 for point in seed] for seed in seeds]
-        by_place = list(zip(*values, strict=True))
-        ax.plot(x, [sum(place) / len(place) for place in by_place], label=label, **series(at))
+        reached = x[: len(by_place)]
+        ax.plot(reached, [sum(place) / len(place) for place in by_place], label=label, **series(at))
         if len(seeds) > 1:
             low, high = [min(place) for place in by_place], [max(place) for place in by_place]
-            ax.fill_between(x, low, high, color=series(at)["color"], alpha=0.18, linewidth=0)
+            ax.fill_between(reached, low, high, color=series(at)["color"], alpha=0.18, linewidth=0)
 
 
 def _evidence(seeds: Sequence[Sequence[Mapping[str, float | None]]]) -> str:
