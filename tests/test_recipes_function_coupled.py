@@ -171,4 +171,13 @@ def test_unknown_names_are_answered_with_the_nearest(table: str, scale: str, set
 def test_real_images_are_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EARMARK_DATA", raising=False)
     with pytest.raises(BadInput, match="mnist/"):
-        list(recipe.reproduce("table1", "cpu", None, tmp_path, settings=[SETTING]))
+        recipe.reproduce("table1", "cpu", None, tmp_path, settings=[SETTING])
+
+
+def test_a_thief_s_images_are_missed_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "mnist").mkdir()
+    with pytest.raises(BadInput, match="no fashion-mnist/"):
+        recipe.reproduce("figure7", "cpu", tmp_path, tmp_path, settings=[SETTING])
+    (tmp_path / "cifar10").mkdir()
+    with pytest.raises(BadInput, match="no cifar100/ or tinyimagenet100-32/"):
+        recipe.reproduce("table4", "cpu", tmp_path, tmp_path)

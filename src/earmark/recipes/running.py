@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from earmark.errors import BadInput
+from earmark.recipes.sources import located
 
 __all__ = ["each"]
 
@@ -16,6 +18,8 @@ def each(
     settings: Sequence[str],
     seeds: int | None,
     measure: Callable[[str, str], dict[str, Any]],
+    images: Callable[[str, str], Sequence[str]],
+    data: Path | None,
 ) -> Iterator[dict[str, Any]]:
     """What `measure(table, setting)` finds, for every table and setting that is wanted.
 
@@ -25,9 +29,11 @@ def each(
         settings: only these; empty for all that are covered.
         seeds: how many runs were asked for, to check it.
         measure: from a table and a setting to the JSON value.
+        images: from a table and a setting to the data sets that they read.
+        data: the folder that holds them, see `sources.located`.
 
     Raises:
-        BadInput: at once, where nothing would be measured.
+        BadInput: at once, where nothing would be measured or a data set is not there.
     """
     if seeds is not None and seeds < 1:
         raise BadInput(f"seeds: expected at least one run, got {seeds}")
@@ -38,4 +44,6 @@ def each(
         raise BadInput(
             f"{table or 'no table'} covers {', '.join(known) or 'no setting'} at this scale, not {', '.join(settings)}"
         )
+    for name in sorted({name for at in wanted for name in images(*at)} - {"digits"}):
+        located(name, data)
     return (measure(name, setting) for name, setting in wanted)

@@ -13,7 +13,7 @@ from earmark.core import Data, Images, rng
 from earmark.data import digits, folder, idx, resized
 from earmark.errors import BadInput
 
-__all__ = ["Source", "open_images", "reduced"]
+__all__ = ["Source", "located", "open_images", "reduced"]
 
 IDX = ("mnist", "fashion-mnist")
 LOSSLESS = ("cifar10", "cifar100")
@@ -38,6 +38,22 @@ class Source(NamedTuple):
     notes: list[str]
 
 
+def located(name: str, root: Path | None) -> tuple[Path, str]:
+    """The sub-folder of the data set called `name`, or of the one that stands in for it, and what that is called.
+
+    Raises:
+        BadInput: no folder was given, or it does not hold the data set.
+    """
+    root = root or (Path(os.environ["EARMARK_DATA"]) if "EARMARK_DATA" in os.environ else None)
+    if root is None:
+        raise BadInput(f"real images are needed: give the folder that holds {name}/ as --data or EARMARK_DATA")
+    known = [name, *STAND_INS.get(name, ())[:1]]
+    for held in known:
+        if (root / held).is_dir():
+            return root / held, held
+    raise BadInput(f"{root} holds no {' or '.join(f'{held}/' for held in known)}; put the data set there")
+
+
 def open_images(name: str, root: Path | None) -> Source:
     """The data set called `name`, or the one that stands in for it.
 
@@ -47,22 +63,17 @@ def open_images(name: str, root: Path | None) -> Source:
         root: the folder that holds it; None takes the environment's EARMARK_DATA.
 
     Raises:
-        BadInput: no folder was given, or it does not hold the data set.
+        BadInput: as `located`, or files that cannot be read.
     """
     if name == "digits":
         return Source(digits(), name, [])
-    root = root or (Path(os.environ["EARMARK_DATA"]) if "EARMARK_DATA" in os.environ else None)
-    if root is None:
-        raise BadInput(f"real images are needed: give the folder that holds {name}/ as --data or EARMARK_DATA")
+    path, held = located(name, root)
     if name in IDX:
-        return Source(idx(root / name), name, [])
-    notes = []
-    if name in STAND_INS and not (root / name).exists():
-        name, note = STAND_INS[name]
-        notes.append(note)
-    if name in LOSSLESS and next((root / name).rglob("*.jp*g"), None):
-        notes.append(f"{name} is read from JPEG files, a little noisier than the original.")
-    return Source(folder(root / name), name, notes)
+        return Source(idx(path), name, [])
+    notes = [] if held == name else [STAND_INS[name][1]]
+    if held in LOSSLESS and next(path.rglob("*.jp*g"), None):
+        notes.append(f"{held} is read from JPEG files, a little noisier than the original.")
+    return Source(folder(path), held, notes)
 
 
 def reduced(data: Data, images: int | None, test: int | None, size: tuple[int, int] | None, seed: int) -> Data:

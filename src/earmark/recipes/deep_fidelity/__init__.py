@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from earmark.errors import unknown_name
-from earmark.recipes.deep_fidelity.bench import Bench
+from earmark.recipes.deep_fidelity.bench import Bench, images_of
 from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS, Setting
 from earmark.recipes.deep_fidelity.tables import LABELS, TABLES, Row, printed_tables
@@ -58,7 +58,15 @@ def reproduce(
         if name not in SETTINGS:
             raise unknown_name("setting", name, SETTINGS)
     covered = {name: [at for at in of if at in SCALES[scale]] for name, (of, _) in TABLES.items()}
-    return each(covered, table, settings, seeds, lambda name, at: _measured(name, at, scale, data, out, seeds))
+    return each(
+        covered,
+        table,
+        settings,
+        seeds,
+        lambda name, at: _measured(name, at, scale, data, out, seeds),
+        lambda name, at: [images_of(at, scale)],
+        data,
+    )
 
 
 def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path, seeds: int | None) -> dict[str, Any]:

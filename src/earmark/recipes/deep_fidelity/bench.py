@@ -26,7 +26,12 @@ from earmark.recipes.sources import open_images, reduced
 from earmark.recipes.store import Store
 from earmark.training import Record, Settings, read_all, train_host
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "images_of"]
+
+
+def images_of(setting: str, scale: str) -> str:
+    """The data set that a setting reads at a scale."""
+    return "digits" if scale == "quick" else SETTINGS[setting].data
 
 
 class Bench:
@@ -37,7 +42,7 @@ class Bench:
         self.setting, self.effort, self.seed = SETTINGS[setting], SCALES[scale][setting], seed
         effort = {name: value for name, value in vars(self.effort).items() if name not in ("notes", "seeds")}
         own = {"effort": repr(effort), "setting": repr(self.setting.host), "seed": seed}
-        read, _, self.notes = open_images("digits" if scale == "quick" else self.setting.data, data)
+        read, _, self.notes = open_images(images_of(setting, scale), data)
         _, height, width = read.shape
         size = (height // self.effort.shrink, width // self.effort.shrink)
         self.data = reduced(read, self.effort.images, self.effort.test, size, seed)

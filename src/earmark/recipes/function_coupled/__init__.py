@@ -76,7 +76,26 @@ def reproduce(
         if name is not None and name not in known:
             raise unknown_name(what, name, list(known))
     covered = {name: [setting for setting in TABLES[name].settings if setting in SCALES[scale]] for name in TABLES}
-    return each(covered, table, settings, seeds, lambda name, at: _measured(name, at, scale, data, out, seeds))
+    return each(
+        covered,
+        table,
+        settings,
+        seeds,
+        lambda name, at: _measured(name, at, scale, data, out, seeds),
+        lambda name, at: _images(name, at, scale),
+        data,
+    )
+
+
+def _images(table: str, setting: str, scale: str) -> list[str]:
+    """The data sets that a table of a setting reads: the owner's, and those of a thief's own task."""
+    instead = SCALES[scale][setting].data
+    return [instead or name for name in (SETTINGS[setting].data, *_targets(table, setting))]
+
+
+def _targets(table: str, setting: str) -> tuple[str, ...]:
+    transfers = SETTINGS[setting].transfers
+    return {"figure7": transfers, "table4": transfers[:1], "beyond": transfers[:1]}.get(table, ())
 
 
 def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path, seeds: int | None) -> dict[str, Any]:
@@ -99,8 +118,7 @@ def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path
 
 def _image_notes(bench: Bench, table: str) -> list[str]:
     """What a reader has to know of the images, those of a thief's own task included."""
-    moved = bench.setting.transfers if table in ("table4", "figure7") else ()
-    return [*bench.notes, *(note for target in moved for note in bench.target(target).notes)]
+    return [*bench.notes, *(note for target in _targets(table, bench.name) for note in bench.target(target).notes)]
 
 
 def _row(rows: Sequence[Row], paper: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
