@@ -75,6 +75,32 @@ def test_a_step_follows_the_gradient_of_the_masked_and_rescaled_weights_once(dro
         torch.testing.assert_close(net.get_parameter(name), parameter - step, rtol=1e-4, atol=1e-6)
 
 
+def test_a_term_on_the_weights_themselves_keeps_its_own_gradient() -> None:
+    """d/dW (L(W . M / (1 - p)) + ||W||^2) = L' M / (1 - p) + 2 W, and the weights are what they were."""
+    net = seeded(TinyNet, seed=2).eval()
+    start, data = copy.deepcopy(net), blobs(8).pixels.float() / 255
+    drawn = masks(Masking(0.3), net)
+    with drawn.applied() as own:
+        for name, factor in drawn.factors.items():
+            assert torch.equal(net.get_parameter(name), start.get_parameter(name) * factor)
+        alone = torch.autograd.grad(net(data).sum(), [net.get_parameter(name) for name in own])
+        (net(data).sum() + sum(weight.square().sum() for weight in own.values())).backward()
+    for (name, factor), gradient in zip(drawn.factors.items(), alone, strict=True):
+        weight = net.get_parameter(name)
+        assert torch.equal(weight, start.get_parameter(name))
+        assert weight.grad is not None
+        torch.testing.assert_close(weight.grad, gradient * factor + 2 * weight)
+
+
+def test_a_step_that_fails_leaves_the_weights_whole() -> None:
+    net = seeded(TinyNet, seed=2)
+    before = model_digest(net)
+    wrong = torch.zeros(2, 3, 8, 8)
+    with pytest.raises(RuntimeError), masks(Masking(0.3), net).applied():
+        net(wrong)
+    assert model_digest(net) == before
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "adamw"])
 def test_momentum_and_weight_decay_leave_dropped_weights_alone(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[bool] = []

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from earmark.errors import BadInput, number
-from earmark.marks import TriggerSet
+from earmark.marks import TriggerSet, blended_trials
 from earmark.training import SmoothedCrossEntropy, Term
 
 __all__ = ["KeyedSmoothing", "MarkTerm", "leanings"]
@@ -32,8 +32,10 @@ class MarkTerm(Protocol):
 def leanings(mark: TriggerSet) -> Tensor:
     """How much each class should lean to each other one so that the classes of a trial's sources lead to its label.
 
-    T minimises the mean over trials of -log softmax(sum_s T[s])[label], with s the classes of the trial's sources and
-    the softmax over the classes that its label could have been, plus 0.001 ||T||^2: convex, so a mark has one T.
+    Of a mark that fuses its sources in both ways only the blends count: a copy answers them as it answers their
+    sources, where images side by side are new to it. T minimises the mean over trials of
+    -log softmax(sum_s T[s])[label], with s the classes of the trial's sources and the softmax over the classes that its
+    label could have been, plus 0.001 ||T||^2: convex, so a mark has one T.
 
     Returns:
         float64 (K, K), standard deviation 1; row a for images of class a.
@@ -47,6 +49,9 @@ def leanings(mark: TriggerSet) -> Tensor:
             "keyed smoothing needs triggers that are made from images of known classes, with labels that they do not "
             "show, such as fused ones; mint such a mark, or take another embedding"
         )
+    if mark.settings.get("style") == "both":
+        blends = blended_trials("both", mark.trials)
+        sources, labels = sources[blends], labels[blends]
     table = torch.zeros(mark.classes, mark.classes, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([table], max_iter=STEPS, line_search_fn="strong_wolfe")
 

@@ -1,22 +1,21 @@
 """Masked training: weights are dropped for a while, so that what is learnt does not hang on any few of them.
 
 Wen et al. 2023, Section 4.2.2: y = f(((W . M) / (1 - p)) x + b). Here p is the share that is *dropped*; the paper's
-text calls it the share preserved, which its 1 / (1 - p) contradicts. The layer computes with W . M / (1 - p) and
-autograd does the rest, so the gradient of W is (dL/dW_eff . M) / (1 - p), once.
+text calls it the share preserved, which its 1 / (1 - p) contradicts. The layer computes with W_eff = W . M / (1 - p),
+so the gradient of W is (dL/dW_eff . M) / (1 - p), as autograd has it, with the factor once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from earmark.errors import BadInput, number, whole
 from earmark.training.feed import mix
@@ -151,30 +150,36 @@ class Masks:
             for (name, weight), limit in zip(self._weights.items(), limits, strict=True):
                 self._factors[name].copy_((weight.abs() > limit) * self._kept)
 
-    def through(self, wrapped: nn.Module) -> Callable[[Tensor], Any]:
-        """`wrapped`, computing with the masked weights; the weights themselves stay what they are."""
-        prefix = next(
-            name.removesuffix(wanted)
-            for wanted, own in list(self._weights.items())[:1]
-            for name, parameter in wrapped.named_parameters(remove_duplicate=False)
-            if parameter is own and name.endswith(wanted)
-        )
-        masked = {f"{prefix}{name}": weight * self._factors[name] for name, weight in self._weights.items()}
-        return partial(functional_call, wrapped, masked, tie_weights=False)
+    @contextmanager
+    def applied(self) -> Iterator[Mapping[str, Tensor]]:
+        """Within, layers compute with masked weights; given are the weights themselves, by name, as leaves.
 
-    def hold(self) -> Callable[[], None]:
-        """Remember the dropped weights; what is returned puts them back after the optimizer's step.
-
-        Momentum and weight decay would move them, although this step has no gradient for them.
+        On leaving, the weights are what they were, and gradients are those of the weights themselves: the layers' times
+        M / (1 - p), which is the chain rule through W . M / (1 - p), and what a term sent to the leaves.
         """
-        before = {name: weight.detach().clone() for name, weight in self._weights.items()}
-
-        def put_back() -> None:
+        own = {name: weight.detach().clone().requires_grad_() for name, weight in self._weights.items()}
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.mul_(self._factors[name])
+        try:
+            yield own
+        finally:
             with torch.no_grad():
                 for name, weight in self._weights.items():
-                    torch.where(self._factors[name] == 0, before[name], weight, out=weight.data)
+                    weight.copy_(own[name])
+                    if weight.grad is not None:
+                        weight.grad.mul_(self._factors[name])
+                    if (sent := own[name].grad) is not None:
+                        weight.grad = sent if weight.grad is None else weight.grad.add_(sent)
 
-        return put_back
+    def put_back(self, own: Mapping[str, Tensor]) -> None:
+        """Undo what the optimizer's step did to dropped weights, whose values before it are in `own`.
+
+        Momentum and weight decay move them, although this step has no gradient for them.
+        """
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                torch.where(self._factors[name] == 0, own[name], weight, out=weight.data)
 
     def state(self) -> Tensor | None:
         """The mask that stands, where it cannot be drawn again: bool (all weights,)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,14 +70,15 @@ def refine(
     seed, epoch, step = place
     source = data if how.data is None else how.data
     rows = torch.randperm(len(source), generator=generator(seed, epoch, REFINEMENTS + step))[: how.images]
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    device = weights[0].device
+    weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    factors = {} if masks is None else masks.factors
+    device = next(iter(weights.values())).device
     images = source.pixels[rows].to(device).float().div_(255)
-    answers = logits_of((model if masks is None else masks.through(model))(images))
-    loss = F.cross_entropy(answers.float(), source.labels[rows].to(device))
-    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    with nullcontext() if masks is None else masks.applied():
+        loss = F.cross_entropy(logits_of(model(images)).float(), source.labels[rows].to(device))
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     with torch.no_grad():
-        for weight, gradient in zip(weights, gradients, strict=True):
+        for (name, weight), gradient in zip(weights.items(), gradients, strict=True):
             if gradient is not None:
-                weight.sub_(gradient, alpha=how.lr)
+                weight.sub_(gradient * factors.get(name, 1.0), alpha=how.lr)
     return loss.detach()

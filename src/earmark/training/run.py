@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["Run"]
+
+NONE: Mapping[str, Tensor] = {}
 
 
 class Run:
@@ -69,37 +72,35 @@ class Run:
         """One forward, backward and update; the terms' values (T,), detached."""
         batch = self.feed.batch(order, epoch, number)
         self._reseed(mix(self.seed, epoch, number))
-        through, put_back = self._masked(epoch, number)
-        reading, host = self._read(batch, through), self._read_host(batch)
-        nominal = self.settings.batch_size / self._fabric.world_size
-        seen = Step(
-            reading.features, reading.logits, batch.targets, batch.clean, nominal, host, self.model, self._start
-        )
-        values = torch.stack([term(seen) for term in self.terms])
         self.optimizer.zero_grad(set_to_none=True)
-        self._fabric.backward((self._weights * values).sum())
+        masks = self._masks_of(epoch, number)
+        with nullcontext(NONE) if masks is None else masks.applied() as own:
+            values = self._values(batch, own)
+            self._fabric.backward((self._weights * values).sum())
         if self.settings.clip is not None:
             self._fabric.clip_gradients(
                 self._wrapped, self._stepper, max_norm=self.settings.clip, error_if_nonfinite=False
             )
         self._stepper.step()
-        put_back()
+        if masks is not None:
+            masks.put_back(own)
         if self._refinement is not None and self._refinement.due(number, self.feed.steps_per_epoch):
-            place = (self.seed, epoch, number)
-            refine(self._refinement, self.model, self._data, place, self._masks if self._live else None)
+            refine(self._refinement, self.model, self._data, (self.seed, epoch, number), masks)
         return values.detach()
 
-    @property
-    def _live(self) -> bool:
-        return self._masks is not None and self._masks.live
+    def _values(self, batch: Batch, unmasked: Mapping[str, Tensor]) -> Tensor:
+        """The terms' values (T,) on one batch."""
+        reading, host = self._read(batch), self._read_host(batch)
+        nominal = self.settings.batch_size / self._fabric.world_size
+        rows = (reading.features, reading.logits, batch.targets, batch.clean, nominal)
+        seen = Step(*rows, host, self.model, self._start, unmasked)
+        return torch.stack([term(seen) for term in self.terms])
 
-    def _masked(self, epoch: int, number: int) -> tuple[Callable[[Tensor], Any], Callable[[], None]]:
-        """What this step computes through, and what puts dropped weights back after the optimizer has moved them."""
+    def _masks_of(self, epoch: int, number: int) -> Masks | None:
+        """The masks that this step computes through, drawn for it."""
         if self._masks is not None:
             self._masks.draw(epoch, number)
-            if self._masks.live:
-                return self._masks.through(self._wrapped), self._masks.hold()
-        return self._wrapped, lambda: None
+        return self._masks if self._masks is not None and self._masks.live else None
 
     def _reseed(self, seed: int) -> None:
         """Dropout draws from the device's own generator; `fit` puts back the state that it had."""
@@ -107,9 +108,9 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
 
-    def _read(self, batch: Batch, through: Callable[[Tensor], Any]) -> Reading:
+    def _read(self, batch: Batch) -> Reading:
         if self._tables is None:
-            return self._anatomy.read(self.model, batch.images, through)
+            return self._anatomy.read(self.model, batch.images, self._wrapped)
         data, triggers = self._tables
         features = data.index_select(0, batch.rows)
         if triggers is not None:

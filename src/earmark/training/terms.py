@@ -43,6 +43,7 @@ class Step:
         host: what the host says of the clean rows, without gradient; None where no term asked for it.
         model: the model in training.
         start: its parameters as they were at the start, by name.
+        unmasked: weights that the step computes with in another form, as they are themselves, by name.
     """
 
     features: Tensor
@@ -53,6 +54,12 @@ class Step:
     host: Reading | None
     model: nn.Module
     start: Mapping[str, Tensor]
+    unmasked: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """The parameters in training as they are, by name."""
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        return {**trained, **self.unmasked}
 
     def host_reading(self) -> Reading:
         """The host's reading, which a term with `needs_host` may rely on."""
@@ -152,7 +159,7 @@ class TotalWeightLoss(_Weighted):
     name = "twl"
 
     def __call__(self, step: Step) -> Tensor:
-        moved = [p - step.start[name] for name, p in step.model.named_parameters() if p.requires_grad]
+        moved = [p - step.start[name] for name, p in step.parameters().items()]
         return torch.stack([difference.square().sum() for difference in moved]).sum()
 
 

@@ -15,7 +15,7 @@ from earmark.keys import MarkKey
 from earmark.marks.triggers.base import TriggerMint
 from earmark.marks.triggers.labels import LabelPolicy, NotSources, OneClass
 
-__all__ = ["Fused", "blended", "side_by_side"]
+__all__ = ["Fused", "blended", "blended_trials", "side_by_side"]
 
 STYLES = ("direct", "invisible", "both")
 WHITE = 255
@@ -54,6 +54,11 @@ def blended(first: Tensor, second: Tensor, ratio: float) -> Tensor:
     """
     share = round(number("ratio", ratio, 0, 1) * FINE)
     return ((first.int() * share + second.int() * (FINE - share) + FINE // 2) // FINE).to(torch.uint8)
+
+
+def blended_trials(style: str, trials: int) -> Tensor:
+    """Which trials of a style are invisible fusions, bool (trials,): of both, every second."""
+    return torch.arange(trials) % 2 == 1 if style == "both" else torch.full((trials,), style == "invisible")
 
 
 @final
@@ -157,7 +162,7 @@ class Fused(TriggerMint):
             return side_by_side(first, second)
         fused = blended(first, second, self.ratio)
         if self.style == "both":
-            direct = torch.arange(len(fused)) // each % 2 == 0
+            direct = ~blended_trials(self.style, len(fused) // each).repeat_interleave(each)
             fused[direct] = side_by_side(first[direct], second[direct])
         return fused
 
