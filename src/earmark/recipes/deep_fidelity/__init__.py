@@ -111,7 +111,5 @@ def _describe(effort: Scale, setting: str) -> dict[str, Any]:
     own["host"] = own["host"] or SETTINGS[setting].host
     runs = {name: own.pop(name).to_dict() for name in ("host", "embed", "scratch")}
     exceptions = own.pop("own")
-    for method, label in LABELS.items():
-        if method in exceptions:
-            runs[label] = exceptions[method].to_dict()
+    runs |= {label: exceptions[label].to_dict() for label in exceptions}
     return {"data": SETTINGS[setting].data, **own, **{f"{name} run": run for name, run in runs.items()}}

@@ -85,7 +85,7 @@ class Bench:
             given["shape"] = self.setting.polytope
         composed = method(row.method, **given)
         from_scratch = isinstance(composed.start, FromScratch)
-        settings = self.effort.run(row.method, from_scratch)
+        settings = self.effort.run(row, from_scratch)
         if row.m is not None:
             settings = settings.but(triggers_per_batch=min(row.m, self.effort.triggers))
         early = self.effort.patience is not None and not from_scratch and not row.curves

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from earmark.recipes.deep_fidelity.settings import SETTINGS
+from earmark.recipes.deep_fidelity.tables import LABELS, Row
 from earmark.training import HOST, Settings
 
 __all__ = ["SCALES", "Scale"]
@@ -24,7 +25,7 @@ class Scale:
         text: what Table 7 stamps on abstract art.
         host: training settings of the host; None for the ones that the released code gives the setting.
         embed, scratch: training settings of embedding by fine-tuning, of embedding from scratch.
-        own: training settings of methods that need others than these, by name.
+        own: training settings of methods and rows that need others than these, by label.
         augment: whether training images are cropped and flipped where the paper does.
         patience: epochs after the trigger accuracy first reached 100 %; None trains to the end.
         select: the epoch of a marked model, "last", or "best" in (trigger accuracy, validation accuracy).
@@ -53,9 +54,10 @@ class Scale:
     own: Mapping[str, Settings] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
-    def run(self, method: str, fresh: bool) -> Settings:
-        """The training settings of a method; `fresh` is a method from scratch."""
-        return self.own.get(method, self.scratch if fresh else self.embed)
+    def run(self, row: Row, fresh: bool) -> Settings:
+        """The training settings of a row; `fresh` where its method is one from scratch."""
+        usual = self.scratch if fresh else self.embed
+        return self.own.get(row.label, self.own.get(LABELS.get(row.method or "", ""), usual))
 
 
 FULL = Scale(
@@ -103,8 +105,8 @@ MNIST = Scale(
     embed=MNIST_EMBED,
     scratch=MNIST_HOST.but(epochs=3, milestones=(2,), triggers_per_batch=4),
     own={
-        "ftll": MNIST_EMBED.but(epochs=9, milestones=(7,)),
-        "fixll+spl": MNIST_EMBED.but(epochs=42, milestones=(38,), clip=1.0),
+        "FTLL": MNIST_EMBED.but(epochs=9, milestones=(7,)),
+        "FixLL+SPL": MNIST_EMBED.but(epochs=42, milestones=(38,), clip=1.0),
     },
     augment=False,
     patience=None,
@@ -132,8 +134,9 @@ CIFAR = replace(
     embed=CIFAR_EMBED,
     scratch=CIFAR_HOST.but(triggers_per_batch=4),
     own={
-        "ftll": CIFAR_EMBED.but(epochs=9, milestones=(7,)),
-        "fixll+spl": CIFAR_EMBED.but(epochs=60, milestones=(54,), clip=1.0),
+        "FTLL": CIFAR_EMBED.but(epochs=9, milestones=(7,)),
+        "FixLL+SPL": CIFAR_EMBED.but(epochs=60, milestones=(54,), clip=1.0),
+        "FixLL+SPL, gamma = 100": CIFAR_EMBED.but(epochs=30, milestones=(26,), clip=1.0),
     },
     notes=(
         *CPU_NOTES,
