@@ -67,15 +67,46 @@ def test_integer_scores_are_logits() -> None:
     torch.testing.assert_close(log_shares(torch.tensor([[3, 1]]), 2), log_shares(torch.tensor([[3.0, 1.0]]), 2))
 
 
+def test_whole_votes_go_before_shares_and_shares_break_ties() -> None:
+    loud = torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [90.0, 0.0, 0.0]])
+    assert trial_answers(log_shares(loud, 3)[None]).tolist() == [1], "one sure image does not outvote two"
+    tied = torch.tensor([[0.0, 3.0, 2.0, 0.0], [3.0, 0.0, 2.0, 0.0]])
+    assert trial_answers(log_shares(tied, 4)[None]).tolist() == [-1]
+    assert trial_answers(log_shares(tied + torch.tensor([[0, 0.1, 0, 0]]), 4)[None]).tolist() == [1]
+    assert trial_answers(log_shares(tied, 4)[None], torch.tensor([[0]])).tolist() == [2]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_how_sure_a_suspect_sounds_changes_no_majority(scale: float) -> None:
+    logits = torch.randn(60, 5, 6, generator=rng(3))
+    temperatures = torch.exp(scale * torch.randn(60, 5, 1, generator=rng(4))).clamp(1e-3, 1e3)
+    plain, tempered = (
+        trial_answers(log_shares(rows.reshape(-1, 6), 6).reshape(60, 5, 6)) for rows in (logits, logits * temperatures)
+    )
+    most = torch.nn.functional.one_hot(logits.argmax(2), 6).sum(1)
+    clear = most.amax(1) > most.topk(2).values[:, 1]
+    assert clear.sum() > 20
+    assert torch.equal(plain[clear], most.argmax(1)[clear])
+    assert torch.equal(tempered[clear], plain[clear])
+
+
+@pytest.mark.parametrize("offset", [0, 1 << 53, 1 << 62, -(1 << 62)])
+def test_large_whole_numbers_are_told_apart(offset: int) -> None:
+    scores = torch.nn.functional.one_hot(torch.arange(4), 5) + offset
+    assert trial_answers(log_shares(scores, 5)[:, None]).tolist() == [0, 1, 2, 3]
+
+
 def test_against_a_loop_over_trials_images_and_classes() -> None:
-    r, g, k = 40, 3, 7
-    logits = 4 * torch.randn(r * g, k, generator=rng(1))
+    r, g, k = 200, 4, 7
+    logits = 2 * torch.randn(r * g, k, generator=rng(1))
     excluded = torch.stack([torch.randperm(k, generator=rng(at))[:2] for at in range(r)])
     answers = trial_answers(log_shares(logits, k).reshape(r, g, k), excluded)
     for at in range(r):
-        votes = {label: 0.0 for label in range(k) if label not in excluded[at].tolist()}
+        left = [label for label in range(k) if label not in excluded[at].tolist()]
+        votes, shares = dict.fromkeys(left, 0), dict.fromkeys(left, 0.0)
         for row in logits[at * g : at * g + g].double().tolist():
-            total = sum(math.exp(row[label]) for label in votes)
-            for label in votes:
-                votes[label] += math.exp(row[label]) / total
-        assert int(answers[at]) == max(votes, key=votes.__getitem__)
+            total = sum(math.exp(row[label]) for label in left)
+            votes[max(left, key=row.__getitem__)] += 1
+            for label in left:
+                shares[label] += math.exp(row[label]) / total
+        assert int(answers[at]) == max(left, key=lambda label: (votes[label], shares[label]))

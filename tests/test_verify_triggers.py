@@ -173,6 +173,20 @@ def test_the_form_of_the_scores_changes_nothing(change: Callable[[Tensor], Tenso
     assert TriggerTest()(changed(scores, change), MARK).to_dict() == TriggerTest()(scores, MARK).to_dict()
 
 
+def test_a_label_that_is_no_class_is_no_answer() -> None:
+    for label in (-1, 10):
+        verdict = TriggerTest()(lambda images, label=label: torch.full((len(images),), label), MARK)  # type: ignore[misc]
+        assert verdict.details["unanswered"] == 40
+        assert "no class, and say nothing" in verdict.reason
+
+
+@pytest.mark.parametrize("answer", [lambda n: torch.zeros(1, 1).expand(n, 10**12), lambda n: torch.zeros(n, 1 << 18)])
+def test_more_scores_than_any_task_has_classes_are_no_answer(answer: Callable[[int], torch.Tensor]) -> None:
+    verdict = TriggerTest()(lambda images: answer(len(images)), MARK)
+    assert verdict.accepted is False
+    assert "more than any task has classes" in verdict.reason
+
+
 def test_a_tie_is_no_answer() -> None:
     verdict = TriggerTest()(lambda images: torch.zeros(len(images), 10), MARK)
     assert (verdict.statistic, verdict.details["asr"], verdict.details["unanswered"]) == (0, 0.0, 0)

@@ -132,8 +132,8 @@ def embed(
     """Hide a mark in a copy of a model.
 
     A run that was killed goes on from OUT.checkpoint when the same command is given again. --set takes the method's
-    own settings (alpha, beta, gamma; drop, every, refine_images, refine_lr, refine_every, fresh of function-coupled),
-    those of training, and enough, patience, select, watch, head.
+    own settings (alpha, beta, gamma; drop, every, refine_images, refine_lr, refine_every, fresh of function-coupled;
+    share, spread of its -plus), those of training, and enough, patience, select, watch, head.
     """
     checkpoint = beside(out)
     out = new_file(out, force, ".safetensors", again=checkpoint.exists())

@@ -85,7 +85,7 @@ def function_coupled(
 
 
 def function_coupled_plus(
-    share: float = 0.1, spread: float = 2.0, drop: float = 0.1, every: int | None = 1
+    share: float = 0.1, spread: float = 5.0, drop: float = 0.1, every: int | None = 1
 ) -> Backdoor:
     """Algorithm 1 with a new mask at every step and keyed label smoothing (`KeyedSmoothing`): beyond the paper.
 
@@ -94,7 +94,7 @@ def function_coupled_plus(
 
     Args:
         share: the probability that an image's target gives to the classes that it does not show, in (0, 1/2).
-        spread: how much that probability leans to the mark's labels, the standard deviation in nats.
+        spread: how much that probability leans to the mark's labels at most, in nats.
         drop: as in `function_coupled`.
         every: as in `function_coupled`.
 

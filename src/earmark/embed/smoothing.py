@@ -38,10 +38,10 @@ def leanings(mark: TriggerSet) -> Tensor:
     label could have been, plus 0.001 ||T||^2: convex, so a mark has one T.
 
     Returns:
-        float64 (K, K), standard deviation 1; row a for images of class a.
+        float64 (K, K), row a for images of class a, 1 the largest size of any.
 
     Raises:
-        BadInput: a mark whose triggers are not made from images of known classes.
+        BadInput: a mark whose triggers are not made from images of known classes, or that has no blend.
     """
     sources, labels = mark.excluded, mark.labels[:: mark.group].cpu()
     if sources is None:
@@ -52,6 +52,8 @@ def leanings(mark: TriggerSet) -> Tensor:
     if mark.settings.get("style") == "both":
         blends = blended_trials("both", mark.trials)
         sources, labels = sources[blends], labels[blends]
+    if not len(labels):
+        raise BadInput("keyed smoothing needs a trial that blends its sources, and this mark has none; mint more")
     table = torch.zeros(mark.classes, mark.classes, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([table], max_iter=STEPS, line_search_fn="strong_wolfe")
 
@@ -64,7 +66,7 @@ def leanings(mark: TriggerSet) -> Tensor:
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     found = table.detach()
-    return found / found.std().clamp_min(torch.finfo(found.dtype).tiny)
+    return found / found.abs().amax()
 
 
 @final
@@ -79,7 +81,7 @@ class KeyedSmoothing:
 
     Attributes:
         share: probability that all other classes get together, in (0, 1/2).
-        spread: standard deviation of the leanings, in nats.
+        spread: the largest leaning, in nats.
         weight: of the term.
 
     Raises:
@@ -87,7 +89,7 @@ class KeyedSmoothing:
     """
 
     share: float = 0.1
-    spread: float = 2.0
+    spread: float = 5.0
     weight: float = 1.0
     needs_labels = True
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from earmark.core import Mark, Verdict
 from earmark.errors import BadInput
 from earmark.evidence.bundle import Bundle
-from earmark.evidence.claim import Claim, rfc3339
+from earmark.evidence.claim import Claim, Parameters, rfc3339
 from earmark.evidence.kinds import Suspect, kind_of, parameters_of
 from earmark.files import canonical_json, digest
 from earmark.keys import MarkKey
@@ -123,11 +123,16 @@ def _commitment(claim: Claim, bundle: Bundle, key: MarkKey) -> str | None:
         return "the opened mark is not the one that the claim commits to"
     if claim.evidence_digest != bundle.digest:
         return "the evidence is not the one that the claim commits to"
-    said = (claim.scheme, claim.mark, claim.kind, canonical_json(claim.parameters.model_dump(mode="json")))
-    parameters = parameters_of(bundle.mark, claim.parameters.alpha).model_dump(mode="json")
-    if said != (bundle.scheme, bundle.name, bundle.mark.kind, canonical_json(parameters)):
+    said = (claim.scheme, claim.mark, claim.kind, _facts_of(claim.parameters))
+    parameters = _facts_of(parameters_of(bundle.mark, claim.parameters.alpha))
+    if said != (bundle.scheme, bundle.name, bundle.mark.kind, parameters):
         return "the claim describes another mark than the evidence holds"
     return None
+
+
+def _facts_of(parameters: Parameters) -> bytes:
+    """All but the words that explain the null: they may change from version to version, its numbers may not."""
+    return canonical_json(parameters.model_dump(mode="json", exclude={"null": {"words"}}))
 
 
 def _time(claim: Claim, committed_before: datetime | None) -> str | None:

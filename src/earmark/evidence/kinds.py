@@ -32,8 +32,7 @@ class Kind:
     Attributes:
         facts: mark -> `n`, `classes` and `image_shape`, as they stand in a claim.
         remint: (key, mark) -> the mark that the key mints from this mark's public settings; `BadInput` where it cannot.
-        test: the test that belongs to this kind; it counts the trials that the suspect gave no answer to as
-            `details["unanswered"]`.
+        test: the test that belongs to this kind; it counts what got no answer as `details["unanswered"]`.
         sequential: the same question, asked one trial at a time until it is decided, for a suspect that is dear to ask.
     """
 

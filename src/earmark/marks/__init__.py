@@ -39,7 +39,7 @@ from earmark.marks.triggers.labels import (
 )
 from earmark.marks.triggers.noise import Noise
 from earmark.marks.triggers.stamped import Stamped
-from earmark.marks.triggers.trials import log_shares
+from earmark.marks.triggers.trials import log_shares, trial_answers
 from earmark.marks.triggers.unrelated import Unrelated
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "mark_from_parts",
     "policy_from",
     "remint",
+    "trial_answers",
 ]
 
 MINTS: Mapping[str, type[TriggerMint]] = {

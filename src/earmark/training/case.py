@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from earmark.core import Images
 from earmark.errors import BadInput
@@ -90,10 +90,12 @@ def _host_digest(host: nn.Module | Reading | None) -> str | None:
 
 
 def named(what: object) -> str | None:
-    """A stable name: a dataclass with all its settings, anything else by where it is defined."""
+    """A stable name: a dataclass with all its settings, its tensors by digest; anything else by where it is defined."""
     if what is None:
         return None
     if is_dataclass(what):
-        return repr(what)
+        values = {field.name: getattr(what, field.name) for field in fields(what)}
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return f"{what!r} {digest(tensors)}" if tensors else repr(what)
     kind = what if hasattr(what, "__qualname__") else type(what)
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from earmark.core import Query
-from earmark.marks import log_shares
+from earmark.marks import TriggerSet, log_shares, trial_answers
 from earmark.suspects import as_query
 
-__all__ = ["Asking", "NoAnswer"]
+__all__ = ["Asking", "Heard", "NoAnswer"]
+
+MOST_SCORES = 1 << 17
 
 
 class NoAnswer(Exception):
@@ -26,16 +28,38 @@ class NoAnswer(Exception):
         self.error = error
 
 
+class Heard(NamedTuple):
+    """What a suspect said in one batch.
+
+    Attributes:
+        matched: bool (r,), which of the trials that this batch completes were answered with their label.
+        silent: int64 (r,), how many images of each of these trials got no answer.
+        on_top: how many images of the batch have their label as the first of the task's classes.
+        images: how many the batch held.
+    """
+
+    matched: Tensor
+    silent: Tensor
+    on_top: int
+    images: int
+
+
 @final
 class Asking:
-    """What the suspect answers to one batch of images after the other, as `log_shares`: float64 (b, K).
+    """What a suspect answers to the trials of a mark, in batches of images.
 
-    Each batch is a fresh float tensor in [0, 1], so nothing that the suspect does to it reaches the mark. A row of NaN
-    is no answer: it matches nothing, which can only help an innocent suspect and does not let a thief escape with one
-    broken row. For the same reason a batch that raises an error, or is answered in another form than scores (b, K) or
-    integer labels (b,), is asked again image by image, and only images that fail alone are without an answer. Labels of
-    any integer type are taken as they are, and so are arrays and lists of numbers. An `nn.Module` is asked through
-    `as_query`.
+    Each batch is a fresh float tensor in [0, 1], so nothing that the suspect does to it reaches the mark. An image
+    whose scores hold a NaN or have no finite maximum, or whose label is no class, has no answer: it has no vote in its
+    trial, which can only help an innocent suspect and does not let a thief escape with one broken row. For the same
+    reason a batch that raises an error, or is answered in another form than scores (b, K) or integer labels (b,), is
+    asked again image by image, and only images that fail alone are without an answer. Labels of any integer type are
+    taken as they are, and so are arrays and lists of numbers. An `nn.Module` is asked through `as_query`.
+
+    Args:
+        suspect: what is asked.
+        mark: whose triggers.
+        batch_size: images per query.
+        order: the trials in the order in which they are asked, int64 (trials,); None for the mark's own.
 
     Attributes:
         fault: the first thing that came instead of an answer; None while nothing did.
@@ -47,24 +71,38 @@ class Asking:
             memory that is not to be had is a MemoryError.
     """
 
-    def __init__(self, suspect: Query | nn.Module, images: Tensor, classes: int, batch_size: int) -> None:
+    def __init__(
+        self, suspect: Query | nn.Module, mark: TriggerSet, batch_size: int, order: Tensor | None = None
+    ) -> None:
         self._query: Callable[[Tensor], object] = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
-        self._images, self._classes, self._size = images, classes, batch_size
+        self._mark, self._size = mark, batch_size
+        self._order = torch.arange(mark.trials) if order is None else order
         self.fault: NoAnswer | None = None
         self.scored = False
-        self._nothing = torch.full((1, classes), math.nan, dtype=torch.float64)
+        self._nothing = torch.full((1, mark.classes), math.nan, dtype=torch.float64)
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for batch in torch.split(self._images, self._size):
-            try:
-                yield self._ask(batch)
-            except NoAnswer as fault:
-                self.fault = self.fault or fault
-                yield (
-                    torch.cat([self._alone(image) for image in torch.split(batch, 1)])
-                    if len(batch) > 1
-                    else self._nothing
-                )
+    def __iter__(self) -> Iterator[Heard]:
+        mark, size, read = self._mark, self._mark.group, 0
+        images = (self._order[:, None] * size + torch.arange(size)).flatten()
+        waiting = self._nothing[:0]
+        for rows in torch.split(images, self._size):
+            shares = self._shares(mark.images.cpu()[rows])
+            on_top = int((trial_answers(shares[:, None]) == mark.labels.cpu()[rows]).sum())
+            waiting = torch.cat([waiting, shares])
+            whole = len(waiting) // size
+            done, waiting = waiting[: whole * size], waiting[whole * size :]
+            silent = (~done.isfinite().any(1)).reshape(whole, size).sum(1)
+            yield Heard(mark.trials_matched(done, self._order[read : read + whole]), silent, on_top, len(rows))
+            read += whole
+
+    def _shares(self, batch: Tensor) -> Tensor:
+        """`log_shares` of the answers to a batch."""
+        try:
+            return self._ask(batch)
+        except NoAnswer as fault:
+            self.fault = self.fault or fault
+            alone = torch.split(batch, 1) if len(batch) > 1 else ()
+            return torch.cat([self._alone(image) for image in alone]) if alone else self._nothing
 
     def _alone(self, image: Tensor) -> Tensor:
         try:
@@ -74,9 +112,13 @@ class Asking:
             return self._nothing
 
     def _ask(self, images: Tensor) -> Tensor:
-        answers = _checked(_answers(self._query, images.cpu().float().div_(255)), len(images), self._classes)
+        classes = self._mark.classes
+        answers = _checked(_answers(self._query, images.cpu().float().div_(255)), len(images), classes)
         self.scored |= answers.ndim == 2
-        return log_shares(answers, self._classes)
+        try:
+            return log_shares(answers, classes)
+        except RuntimeError as error:
+            raise NoAnswer(f"it answered with {answers.dtype}, which cannot be computed with") from error
 
 
 def _answers(query: Callable[[Tensor], object], batch: Tensor) -> object:
@@ -109,6 +151,8 @@ def _checked(answers: object, count: int, classes: int) -> Tensor:
             f"it gives {answers.shape[1]} scores and the mark's task has {classes} classes; if it is a cut-down copy, "
             "map its scores to those classes and ask again"
         )
+    if answers.ndim == 2 and answers.shape[1] > MOST_SCORES:
+        raise NoAnswer(f"it gives {answers.shape[1]} scores for one image, more than any task has classes")
     if answers.ndim == 1 and (answers.is_floating_point() or answers.dtype == torch.bool):
         raise NoAnswer(f"it answered with one {answers.dtype} per trigger, neither scores nor integer labels")
     return answers

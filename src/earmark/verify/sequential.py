@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
-
 from earmark import stats
 from earmark.core import Query, Verdict
 from earmark.keys import MarkKey
@@ -30,10 +28,10 @@ class SequentialTriggerTest:
     gives up when even matches on all that is left would not be enough.
 
     The verdict's `n` and `statistic` count the trials up to the decision, whatever the batch size. `details` holds
-    `matches`, `share`, `queries` (images sent: n, and the rest of the last batch), `triggers` (the mark's size),
-    `log10_e_max`, `scores`, `unanswered`, `grinding_bits` and `K`; no interval, since stopping by the data would bias
-    it. A mark whose null has no basis gives nothing to stop early for and goes to `TriggerTest`. What counts as an
-    answer, and the other outcomes, are as there.
+    `matches`, `share`, `queries` (images asked: those of the n trials, and the rest of the last batch), `triggers` (how
+    many the mark has), `log10_e_max`, `scores`, `unanswered`, `grinding_bits` and `K`; no interval, since stopping by
+    the data would bias it. A mark whose null has no basis gives nothing to stop early for and goes to `TriggerTest`.
+    What counts as an answer, and the other outcomes, are as there.
 
     Attributes:
         alpha: the error probability to keep to.
@@ -66,24 +64,17 @@ class SequentialTriggerTest:
         self, suspect: Query, mark: TriggerSet, evidence: stats.SequentialBinomial
     ) -> tuple[dict[str, Any], NoAnswer | None]:
         """Ask until the matter is decided, counting into `evidence`; what else was seen, and the first fault."""
-        n, size = mark.trials, mark.group
-        order = torch.arange(n) if self.order is None else self.order.stream("query-order").permutation(n)
-        triggers = (order[:, None] * size + torch.arange(size)).flatten()
-        asking = Asking(suspect, mark.images.cpu()[triggers], mark.classes, self.batch_size)
-        batches, read, queries, unanswered = iter(asking), 0, 0, 0
-        waiting = torch.empty(0, mark.classes, dtype=torch.float64)
+        n = mark.trials
+        order = None if self.order is None else self.order.stream("query-order").permutation(n)
+        asking, queries, unanswered = Asking(suspect, mark, self.batch_size, order), 0, 0
+        batches = iter(asking)
         while self._open(evidence, n):  # with nothing left to ask it is decided, so there is always a next batch
-            batch = next(batches)
-            queries += len(batch)
-            waiting = torch.cat([waiting, batch])
-            whole = len(waiting) // size
-            matched = mark.trials_matched(waiting[: whole * size], order[read : read + whole]).tolist()
-            silent = waiting[: whole * size].isnan().all(1).reshape(whole, size).sum(1).tolist()
-            for match, missing in zip(matched, silent, strict=True):
+            heard = next(batches)
+            queries += heard.images
+            for match, silent in zip(heard.matched.tolist(), heard.silent.tolist(), strict=True):
                 if self._open(evidence, n):
                     evidence.update(match)
-                    unanswered += missing
-            read, waiting = read + whole, waiting[whole * size :]
+                    unanswered += silent
         seen = {"queries": queries, "scores": asking.scored, "unanswered": unanswered}
         return seen, asking.fault
 

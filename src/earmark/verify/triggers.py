@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
-from torch import Tensor
-
 from earmark import stats
 from earmark.core import Query, Verdict
 from earmark.errors import BadInput
 from earmark.marks import TriggerSet
 from earmark.verify.answers import Asking, NoAnswer
 
-__all__ = ["TriggerTest", "check_settings", "hedge", "success_rate", "unanswered_verdict", "unread"]
+__all__ = ["TriggerTest", "check_settings", "hedge", "unanswered_verdict", "unread"]
 
 CONFIDENCE = 0.95
 
@@ -43,11 +40,10 @@ class TriggerTest:
             matches would not be enough.
 
     `details` holds `matches`, `share` (k / n), `asr` (the authentication success rate of the papers: the share of
-    triggers whose label is the class that the suspect puts first of all), `scores` (whether it gave scores, or labels
-    alone, of which less can be read), `clopper_pearson` (95 % interval of the
-    suspect's match rate), `critical_count` (the least k with p <= alpha), `grinding_bits`, `K`, `unanswered` (rows that
-    were no answer, counted as no match) and `log10_p_before_grinding`. The batch size changes none of them for a
-    suspect that answers each image by itself.
+    triggers whose label the suspect puts first of the task's K classes), `scores` (whether it gave scores, or labels
+    alone, of which less can be read), `clopper_pearson` (95 % interval of the suspect's match rate), `critical_count`
+    (the least k with p <= alpha), `grinding_bits`, `K`, `unanswered` (images without an answer) and
+    `log10_p_before_grinding`. The batch size changes none of them for a suspect that answers each image by itself.
 
     Attributes:
         alpha: the error probability to keep to.
@@ -69,13 +65,15 @@ class TriggerTest:
         check_settings(self.alpha, self.grinding_bits, self.batch_size)
 
     def __call__(self, suspect: Query, mark: TriggerSet) -> Verdict:
-        asking = Asking(suspect, mark.images, mark.classes, self.batch_size)
-        shares = torch.cat(list(asking))
-        unanswered = int(shares.isnan().all(1).sum())
+        asking = Asking(suspect, mark, self.batch_size)
+        matches = unanswered = on_top = 0
+        for heard in asking:
+            matches += int(heard.matched.sum())
+            unanswered += int(heard.silent.sum())
+            on_top += heard.on_top
         if asking.fault is not None and unanswered == len(mark):
             return unanswered_verdict(mark, asking.fault, self.alpha, self.grinding_bits)
-        seen = {"asr": success_rate(shares, mark.labels), "scores": asking.scored, "unanswered": unanswered}
-        matches = int(mark.trials_matched(shares).sum())
+        seen = {"asr": on_top / len(mark), "scores": asking.scored, "unanswered": unanswered}
         if mark.null.rate is None:
             return self._without_null(mark, matches, seen, asking.fault)
         return self._with_null(mark, mark.null.rate, matches, seen, asking.fault)
@@ -123,13 +121,6 @@ class TriggerTest:
         }
 
 
-def success_rate(shares: Tensor, labels: Tensor) -> float:
-    """The share of images (n,) whose label has the largest of the K log-probabilities (n, K), alone."""
-    most = shares.amax(1, keepdim=True)
-    single = (shares == most).sum(1) == 1
-    return float((single & (shares.argmax(1) == labels.cpu())).double().mean())
-
-
 def check_settings(alpha: float, grinding_bits: int, batch_size: int) -> None:
     """Raise `BadInput` for settings that no trigger test can use."""
     if not 0 < alpha < 1:
@@ -162,4 +153,4 @@ def unread(unanswered: int, fault: NoAnswer | None) -> str:
     if not unanswered:
         return ""
     first = "" if fault is None else f" (at first {fault})"
-    return f"; {unanswered} answers were no finite scores or no class, and count as no match{first}"
+    return f"; {unanswered} answers were no finite scores or no class, and say nothing{first}"

@@ -25,6 +25,10 @@ FORMAT = 1
 """The version of the rules by which keys become triggers; a released version never changes."""
 
 
+MOST_CLASSES = 1 << 16
+"""More than any task has; a stranger's file must not keep a judge busy."""
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class TriggerSet:
@@ -62,7 +66,7 @@ class TriggerSet:
     teaching: Images | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", whole("trigger set: classes", self.classes, low=2))
+        object.__setattr__(self, "classes", whole("trigger set: classes", self.classes, 2, MOST_CLASSES))
         Images(self.images, self.labels, self.classes, "trigger set")
         if not len(self.images) or not self.images[0].numel():
             raise BadInput(f"trigger set: expected at least one image with pixels, got {tuple(self.images.shape)}")

@@ -67,7 +67,7 @@ class Fused(TriggerMint):
     """Two images of different classes fused into one, both classes and both images picked by the key.
 
     With the default labels a trial is a group: `group` triggers of one pair of classes share one label, drawn from the
-    key among the classes that the pair does not show, and the suspect's most frequent answer is what counts. Every
+    key among the classes that the pair does not show, and the suspect's answer to the group is what counts. Every
     group has another pair. With `OneClass` labels, as the paper has it, all triggers are of one pair of classes and
     neither is the target; each trigger is a trial of a test that can only reject.
 

@@ -9,8 +9,10 @@ from torch import Tensor
 
 __all__ = ["log_shares", "trial_answers"]
 
-SLACK = 1e-3
+SLACK = 0.05
 """By how much the probabilities of a suspect that rounds them may miss a sum of 1."""
+EXACT = 1 << 53
+"""Up to here float64 tells whole numbers apart."""
 
 
 def log_shares(answers: Tensor, classes: int) -> Tensor:
@@ -35,7 +37,7 @@ def log_shares(answers: Tensor, classes: int) -> Tensor:
     if answers.ndim == 1:
         hit = answers.to(torch.int64)[:, None] == torch.arange(classes)
         return torch.where(hit, 0.0, -math.inf).to(torch.float64)
-    scores = answers.to(torch.float64)
+    scores = _as_floats(answers)
     usable = ~scores.isnan().any(1) & scores.amax(1).isfinite()
     scores = torch.where(usable[:, None], scores, 0.0)
     distributed = (scores >= 0).all(1) & ((scores.sum(1) - 1).abs() < SLACK)
@@ -43,17 +45,25 @@ def log_shares(answers: Tensor, classes: int) -> Tensor:
     return torch.where(usable[:, None], shares, math.nan)[:, :classes]
 
 
+def _as_floats(scores: Tensor) -> Tensor:
+    """float64; of whole numbers that it cannot tell apart, their distance to the largest of the row."""
+    if scores.dtype != torch.int64 or bool((scores.abs() <= EXACT).all()):
+        return scores.to(torch.float64)
+    most = scores.amax(1, keepdim=True)
+    return (torch.maximum(scores, most.clamp_min(-(1 << 62)) - EXACT) - most).to(torch.float64)
+
+
 def trial_answers(shares: Tensor, excluded: Tensor | None = None) -> Tensor:
-    """One label for each trial, int64 (r,): the class with the largest share of the trial's images, -1 where none has.
+    """One label for each trial, int64 (r,): the class that most of its images put first, -1 where there is none.
 
-    Of each image, what is looked at is how it shares itself out among the classes that the key could have drawn, so
-    that each has one vote, in parts: for r trials of g images the answer is
+    Each image has one vote, for the class that has the largest share among those that the key could have drawn; an
+    image where two share that place has none. Between classes with equally many votes the shares decide, added up over
+    the images, each image's divided by their sum over the classes that the key could have drawn. The rest are ties, and
+    no answer: all of them where a suspect gives labels alone. Whole votes first, because a suspect that may choose how
+    sure it sounds would otherwise let its doubtful images outvote the others.
 
-        argmax over c not excluded of   sum over the g images of   p(c) / sum over c' not excluded of p(c').
-
-    It is the most frequent answer where the suspect gives labels only or is sure of itself. An image whose p is 0 for
-    all classes that are left, or which got no answer, has no vote; a tie is no answer. Nothing here depends on the
-    trial's own label, so an innocent suspect has one guess for each trial, among as many classes as the key had.
+    Nothing here depends on the trial's own label, so an innocent suspect has one guess for each trial, among as many
+    classes as the key had.
 
     Args:
         shares: log-probabilities (r, g, K), as `log_shares` makes them.
@@ -61,7 +71,15 @@ def trial_answers(shares: Tensor, excluded: Tensor | None = None) -> Tensor:
     """
     if excluded is not None:
         shares = shares.scatter(2, excluded[:, None, :].expand(-1, shares.shape[1], -1), -math.inf)
-    votes = torch.softmax(shares, 2).nan_to_num(nan=0.0).sum(1)
-    most = votes.amax(1)
-    single = (most > 0) & ((votes == most[:, None]).sum(1) == 1)
-    return torch.where(single, votes.argmax(1), -1)
+    parts = torch.softmax(shares, 2).nan_to_num_(nan=0.0)
+    votes = _alone(parts).sum(1)
+    pooled = parts.sum(1).masked_fill_(votes < votes.amax(1, keepdim=True), 0.0)
+    first = _alone(pooled)
+    return torch.where(first.any(1), first.int().argmax(1), -1)
+
+
+def _alone(parts: Tensor) -> Tensor:
+    """Where along the last dimension the largest value stands, if it is above 0 and nothing equals it: bool."""
+    most = parts.amax(-1, keepdim=True)
+    top = (parts == most) & (most > 0)
+    return top & (top.sum(-1, keepdim=True) == 1)

@@ -8,11 +8,11 @@ from functools import partial
 
 from earmark.embed import (
     Backdoor,
+    KeyedSmoothing,
     fixll_pfl,
     function_coupled,
     function_coupled_2023_02,
     function_coupled_2023_06,
-    function_coupled_plus,
 )
 from earmark.marks import Fused, NotSources, OneClass
 from earmark.recipes.function_coupled.scales import Effort
@@ -20,7 +20,7 @@ from earmark.training import Masking
 
 __all__ = ["Marking"]
 
-GROUP, GROUP_PLUS = 3, 5
+GROUP = 3
 """Verification triggers of a group."""
 
 
@@ -33,7 +33,7 @@ class Marking:
         labels: "target": one class for all (the paper), "groups": keyed groups of pairs with an exact null.
         how: "enhanced": Algorithm 1; "plain": the same run without its two strategies; "fresh": Algorithm 1 from
             scratch; "2023-02" and "2023-06": the released variants; "kept": FixLL+PFL, masked; "plus": beyond the
-            paper, `function_coupled_plus`.
+            paper, `KeyedSmoothing` with Algorithm 1, as in `function_coupled_plus`.
     """
 
     style: str = "direct"
@@ -62,8 +62,7 @@ class Marking:
             target = OneClass(5 % classes if other else 1)
             return fused(count=effort.count, group=1, teaching=effort.teaching, labels=target)
         groups = min(effort.groups, classes * (classes - 1) // 2)
-        size = GROUP_PLUS if self.how == "plus" else GROUP
-        return fused(count=size * groups, group=size, teaching=effort.each * groups, labels=NotSources())
+        return fused(count=GROUP * groups, group=GROUP, teaching=effort.each * groups, labels=NotSources())
 
     def embed(self, effort: Effort) -> Backdoor:
         """Its embedding, with the settings of the scale."""
@@ -80,7 +79,7 @@ class Marking:
             "fresh": partial(algorithm, fresh=True),
             "2023-02": function_coupled_2023_02,
             "2023-06": function_coupled_2023_06,
-            "plus": partial(function_coupled_plus, drop=effort.drop),
+            "plus": lambda: algorithm().but(name="Function-coupled+", terms=(KeyedSmoothing(),)),
             "kept": lambda: fixll_pfl().but(masking=Masking(effort.drop, effort.every)),
         }
         return made[self.how]().but(settings=effort.fresh if self.how == "fresh" else effort.embed, watch=0)
