@@ -24,7 +24,7 @@ from earmark.core import Mark
 from earmark.errors import BadInput, unknown_name
 from earmark.keys import MarkKey
 from earmark.marks.triggers.abstract import Abstract
-from earmark.marks.triggers.base import FORMAT, TriggerMint, TriggerSet
+from earmark.marks.triggers.base import FORMAT, TriggerMint
 from earmark.marks.triggers.chain import NoiseChain
 from earmark.marks.triggers.fused import Fused, blended_trials
 from earmark.marks.triggers.labels import (
@@ -40,6 +40,7 @@ from earmark.marks.triggers.labels import (
 from earmark.marks.triggers.noise import Noise
 from earmark.marks.triggers.stamped import Stamped
 from earmark.marks.triggers.trials import log_shares, trial_answers
+from earmark.marks.triggers.trigger_set import TriggerSet
 from earmark.marks.triggers.unrelated import Unrelated
 
 __all__ = [
