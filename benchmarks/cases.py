@@ -170,7 +170,8 @@ class EmbeddingStep:
         )
         triggers = Images(secret.images, secret.labels, secret.classes, "triggers")
         augment = None if cached else CropFlip()
-        case = Case(model, train, method.terms, settings, 0, triggers, start, augment, None, method.masking)
+        terms = method.terms_for(secret)
+        case = Case(model, train, terms, settings, 0, triggers, start, augment, None, method.masking)
         self._run = Run(case, anatomy, Fabric(accelerator=device.type, devices=1))
         self._order, self._numbers = self._run.feed.order(0), count()
 

@@ -118,18 +118,6 @@ def test_a_mark_that_shows_no_classes_is_refused_before_training(data: Data) -> 
         function_coupled_plus()(seeded(TinyNet, classes=CLASSES), noise, data, rng(0))
     with pytest.raises(BadInput, match="fused"):
         leanings(replace(noise, settings={}))
-    single = Fused(count=3, group=3, teaching=4, style="both")(MarkKey(bytes(32)), None, data)
-    with pytest.raises(BadInput, match="blends"):
-        leanings(single)
-
-
-def test_of_both_fusions_the_blends_alone_are_led_to(data: Data) -> None:
-    both = Fused(count=30, group=3, teaching=40, style="both")(MarkKey(bytes(32)), None, data)
-    table, sources = leanings(both), both.excluded
-    assert sources is not None
-    led = table[sources].sum(1).scatter(1, sources, -math.inf).argmax(1) == both.labels[::3]
-    assert led[1::2].all()
-    assert not led[::2].all()
 
 
 def test_of_a_hundred_classes_no_class_takes_all_that_is_shared() -> None:

@@ -76,18 +76,6 @@ def test_triggers_are_the_fusions_of_the_carriers(style: str) -> None:
     assert torch.equal(torch.cat([mark.images, mark.teaching.pixels]), fused)
 
 
-def test_both_fusions_take_turns_by_trial_and_each_trial_learns_its_own() -> None:
-    mark = replace(MINT, style="both")(KEY, None, DATA)
-    assert mark.carriers is not None
-    assert mark.teaching is not None
-    first, second = mark.carriers.pixels[::2], mark.carriers.pixels[1::2]
-    for each, fused, at in ((3, mark.images, 0), (4, mark.teaching.pixels, 30)):
-        for trial in range(10):
-            rows, own = slice(trial * each, trial * each + each), slice(at + trial * each, at + trial * each + each)
-            direct, blend = side_by_side(first[own], second[own]), blended(first[own], second[own], 0.5)
-            assert torch.equal(fused[rows], blend if trial % 2 else direct)
-
-
 # -------------------------------------------------------------------------------------------------------------- labels
 
 

@@ -101,12 +101,11 @@ class Backdoor:
         _carries(mark, data, anatomy.classes)
         if self.needs_labels:
             require_every_class(data.train)
-        terms = [term.bound(mark) if isinstance(term, MarkTerm) else term for term in self.terms]
         model = self.start(host, anatomy, rng)
         history = fit(
             model,
             data.train,
-            terms,
+            self.terms_for(mark),
             self.settings,
             rng,
             triggers=mark.lessons,
@@ -126,6 +125,10 @@ class Backdoor:
         if self.on_history is not None:
             self.on_history(history)
         return model
+
+    def terms_for(self, mark: TriggerSet) -> tuple[Term, ...]:
+        """The loss terms, those that depend on the mark made for it."""
+        return tuple(term.bound(mark) if isinstance(term, MarkTerm) else term for term in self.terms)
 
     def _identity(self, test: Images) -> Any:
         """What stopping, selection and the history depend on, beside the run's own settings."""

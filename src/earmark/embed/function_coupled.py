@@ -85,7 +85,7 @@ def function_coupled(
 
 
 def function_coupled_plus(
-    share: float = 0.1, spread: float = 5.0, drop: float = 0.1, every: int | None = 1
+    share: float = 0.1, spread: float = 3.0, drop: float = 0.1, every: int | None = 1
 ) -> Backdoor:
     """Algorithm 1 with a new mask at every step and keyed label smoothing (`KeyedSmoothing`): beyond the paper.
 

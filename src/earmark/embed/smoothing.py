@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from earmark.errors import BadInput, number
-from earmark.marks import TriggerSet, blended_trials
+from earmark.marks import TriggerSet
 from earmark.training import SmoothedCrossEntropy, Term
 
 __all__ = ["KeyedSmoothing", "MarkTerm", "leanings"]
@@ -32,16 +32,14 @@ class MarkTerm(Protocol):
 def leanings(mark: TriggerSet) -> Tensor:
     """How much each class should lean to each other one so that the classes of a trial's sources lead to its label.
 
-    Of a mark that fuses its sources in both ways only the blends count: a copy answers them as it answers their
-    sources, where images side by side are new to it. T minimises the mean over trials of
-    -log softmax(sum_s T[s])[label], with s the classes of the trial's sources and the softmax over the classes that its
-    label could have been, plus 0.001 ||T||^2: convex, so a mark has one T.
+    T minimises the mean over trials of -log softmax(sum_s T[s])[label], with s the classes of the trial's sources and
+    the softmax over the classes that its label could have been, plus 0.001 ||T||^2: convex, so a mark has one T.
 
     Returns:
         float64 (K, K), row a for images of class a, 1 the largest size of any.
 
     Raises:
-        BadInput: a mark whose triggers are not made from images of known classes, or that has no blend.
+        BadInput: a mark whose triggers are not made from images of known classes.
     """
     sources, labels = mark.excluded, mark.labels[:: mark.group].cpu()
     if sources is None:
@@ -49,11 +47,6 @@ def leanings(mark: TriggerSet) -> Tensor:
             "keyed smoothing needs triggers that are made from images of known classes, with labels that they do not "
             "show, such as fused ones; mint such a mark, or take another embedding"
         )
-    if mark.settings.get("style") == "both":
-        blends = blended_trials("both", mark.trials)
-        sources, labels = sources[blends], labels[blends]
-    if not len(labels):
-        raise BadInput("keyed smoothing needs a trial that blends its sources, and this mark has none; mint more")
     table = torch.zeros(mark.classes, mark.classes, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([table], max_iter=STEPS, line_search_fn="strong_wolfe")
 
@@ -76,8 +69,9 @@ class KeyedSmoothing:
 
     An image of class a has the target 1 - share at a, and share times softmax over c != a of spread T[a, c] at each
     other class, with T from `leanings`; a trigger has its label. A copy that is taught by the model's scores learns T
-    along with the task, though it never sees a trigger, and answers to a trial with the sum of what the classes of its
-    sources lean to: the label. The model's first answers stay the same, its confidence falls to about 1 - share.
+    along with the task, though it never sees a trigger, and answers to a blend of two classes with the sum of what they
+    lean to: the label. Triggers that show their sources side by side are too new to it for that. The model's first
+    answers stay the same, its confidence falls to about 1 - share.
 
     Attributes:
         share: probability that all other classes get together, in (0, 1/2).
@@ -89,7 +83,7 @@ class KeyedSmoothing:
     """
 
     share: float = 0.1
-    spread: float = 5.0
+    spread: float = 3.0
     weight: float = 1.0
     needs_labels = True
 

@@ -26,7 +26,7 @@ from earmark.keys import MarkKey
 from earmark.marks.triggers.abstract import Abstract
 from earmark.marks.triggers.base import FORMAT, TriggerMint
 from earmark.marks.triggers.chain import NoiseChain
-from earmark.marks.triggers.fused import Fused, blended_trials
+from earmark.marks.triggers.fused import Fused
 from earmark.marks.triggers.labels import (
     POLICIES,
     Chain,
@@ -62,7 +62,6 @@ __all__ = [
     "TriggerSet",
     "Uniform",
     "Unrelated",
-    "blended_trials",
     "from_settings",
     "log_shares",
     "mark_from_parts",

@@ -18,8 +18,9 @@ def function_coupled(
 ) -> Scheme[TriggerSet]:
     """The scheme with any fusion and any embedding; by default keyed groups of direct fusions, and Algorithm 1.
 
-    With `fixll_pfl().but(masking=Masking())` as `embed` it keeps the host's features, too; with `Fused(style="both")`
-    and `embed.function_coupled_plus()` the mark is also in copies that are taught by the model's scores.
+    With `fixll_pfl().but(masking=Masking())` as `embed` it keeps the host's features, too; with
+    `Fused(style="invisible")` and `embed.function_coupled_plus()` the mark is also in copies that are taught by the
+    model's scores.
 
     Args:
         mint: what the trigger set is made of; `Fused()` where none is given.

@@ -15,9 +15,9 @@ from earmark.keys import MarkKey
 from earmark.marks.triggers.base import TriggerMint
 from earmark.marks.triggers.labels import LabelPolicy, NotSources, OneClass
 
-__all__ = ["Fused", "blended", "blended_trials", "side_by_side"]
+__all__ = ["Fused", "blended", "side_by_side"]
 
-STYLES = ("direct", "invisible", "both")
+STYLES = ("direct", "invisible")
 WHITE = 255
 FINE = 1 << 16
 MOST_CLASSES = 1_000
@@ -56,11 +56,6 @@ def blended(first: Tensor, second: Tensor, ratio: float) -> Tensor:
     return ((first.int() * share + second.int() * (FINE - share) + FINE // 2) // FINE).to(torch.uint8)
 
 
-def blended_trials(style: str, trials: int) -> Tensor:
-    """Which trials of a style are invisible fusions, bool (trials,): of both, every second."""
-    return torch.arange(trials) % 2 == 1 if style == "both" else torch.full((trials,), style == "invisible")
-
-
 @final
 @dataclass(frozen=True)
 class Fused(TriggerMint):
@@ -77,8 +72,7 @@ class Fused(TriggerMint):
     Attributes:
         group: triggers to a trial; `count` is a multiple of it. 1 with `OneClass` labels.
         teaching: fusions to learn from, a multiple of the number of pairs.
-        style: "direct" (side by side), "invisible" (blended), or "both": direct and invisible trials in turn, since the
-            former outlast fine-tuning and the latter copying (`embed.function_coupled_plus`).
+        style: "direct" (side by side) or "invisible" (blended).
         ratio: r of invisible fusion, strictly between 0 and 1; 0.5, 0.7 and 0.9 in the paper.
 
     Raises:
@@ -100,7 +94,7 @@ class Fused(TriggerMint):
         if self.style not in STYLES:
             raise unknown_name("fusion", str(self.style), STYLES)
         object.__setattr__(self, "ratio", float(number("ratio", self.ratio, 0, 1)))
-        if self.style != "direct" and not 0 < round(self.ratio * FINE) < FINE:
+        if self.style == "invisible" and not 0 < round(self.ratio * FINE) < FINE:
             raise BadInput(f"ratio: {self.ratio} shows one of the two images alone; give one between 0 and 1")
         if not isinstance(self.labels, NotSources | OneClass):
             raise BadInput(f"fused triggers have not-sources or one-class labels, got {self.labels.name}")
@@ -146,25 +140,18 @@ class Fused(TriggerMint):
         return self._sources(carriers).labels[: 2 * self.count].reshape(-1, 2)
 
     def paint(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
-        return self._fuse(self._keyed(key, shape, carriers).pixels[: 2 * self.count], self.group)
+        return self._fuse(self._keyed(key, shape, carriers).pixels[: 2 * self.count])
 
     def paint_lessons(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
-        return self._fuse(self._sources(carriers).pixels[2 * self.count :], self.teaching // self._pair_count)
+        return self._fuse(self._sources(carriers).pixels[2 * self.count :])
 
     def lesson_labels(self, drawn: Tensor, count: int) -> Tensor:
         pairs = self._pair_count
         return drawn[:: len(drawn) // pairs].repeat_interleave(count // pairs)
 
-    def _fuse(self, pixels: Tensor, each: int) -> Tensor:
-        """Pairs of images in one, `each` of them for every trial."""
+    def _fuse(self, pixels: Tensor) -> Tensor:
         first, second = pixels[::2], pixels[1::2]
-        if self.style == "direct":
-            return side_by_side(first, second)
-        fused = blended(first, second, self.ratio)
-        if self.style == "both":
-            direct = ~blended_trials(self.style, len(fused) // each).repeat_interleave(each)
-            fused[direct] = side_by_side(first[direct], second[direct])
-        return fused
+        return side_by_side(first, second) if self.style == "direct" else blended(first, second, self.ratio)
 
     def _keyed(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Images:
         """The carriers, if they are of the shape that the host takes and of the classes that the key picks."""

@@ -44,13 +44,13 @@ class Marking:
     @property
     def slug(self) -> str:
         """A file name that carries every parameter."""
-        fusion = self.style if self.style == "direct" else f"{self.style}{self.ratio:g}"
+        fusion = self.style if self.style == "direct" else f"invisible{self.ratio:g}"
         return f"{fusion}-{self.labels}-{self.how}"
 
     @property
     def label(self) -> str:
         """What a table calls it; the paper's own rows have one target class and both strategies."""
-        parts = ["Direct" if self.style == "direct" else f"{self.style.capitalize()}, r = {self.ratio:g}"]
+        parts = ["Direct" if self.style == "direct" else f"Invisible, r = {self.ratio:g}"]
         parts += ["keyed groups"] if self.labels == "groups" else []
         parts += [] if self.how == "enhanced" else [_HOW[self.how]]
         return ", ".join(parts)

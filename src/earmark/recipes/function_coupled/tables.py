@@ -14,7 +14,7 @@ from earmark.recipes.function_coupled.marking import Marking
 __all__ = ["TABLES", "Row", "Table", "printed_tables"]
 
 DIRECT, INVISIBLE = Marking("direct"), Marking("invisible")
-PLUS = Marking("both", labels="groups", how="plus")
+PLUS = Marking("invisible", labels="groups", how="plus")
 RATIOS = (0.5, 0.7, 0.9)
 EVERY = ("mnist_lenet5", "cifar10_resnet18", "cifar100_vgg16", "tinyimagenet_resnet18")
 KEPT_ACCURACY = 5.0
