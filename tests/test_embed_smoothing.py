@@ -17,7 +17,9 @@ from earmark.embed.smoothing import leanings
 from earmark.errors import BadInput
 from earmark.keys import MarkKey
 from earmark.marks import Fused, Noise, NotTrue, Stamped, TriggerSet
+from earmark.suspects import as_query
 from earmark.training import CrossEntropy, SmoothedCrossEntropy, Step
+from earmark.verify import TriggerTest
 
 CLASSES = 8
 
@@ -86,6 +88,7 @@ def test_what_is_said_second_of_clean_images_leans_to_the_mark(mark: TriggerSet,
     found = {}
     for name, embed in (("plain", function_coupled(every=1)), ("plus", function_coupled_plus())):
         model = embed.but(**how)(seeded(perceptron), mark, data, rng(0)).eval()
+        verdict = TriggerTest()(as_query(model), mark)
         with torch.no_grad():
             said = model(data.train.pixels.float() / 255).log_softmax(1)
         mean = torch.stack([said[data.train.labels == label].mean(0) for label in range(CLASSES)]).double()
@@ -94,6 +97,7 @@ def test_what_is_said_second_of_clean_images_leans_to_the_mark(mark: TriggerSet,
             torch.corrcoef(torch.stack([(rows - rows.mean(1, keepdim=True)).flatten() for rows in both]))[0, 1]
         )
     assert found["plus"] >= 0.8 > found["plain"], found
+    assert verdict.accepted is True, "the last model is the one of plus"
 
 
 def perceptron() -> nn.Module:
