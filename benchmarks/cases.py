@@ -28,6 +28,8 @@ from earmark.verify import TriggerTest
 
 __all__ = [
     "BATCH",
+    "LENET_BATCH",
+    "LENET_TRIGGERS",
     "METHODS",
     "TRIGGERS_PER_BATCH",
     "EmbeddingStep",
@@ -53,6 +55,8 @@ METHODS: dict[str, Callable[[], Backdoor]] = {
     "FixLL+SPL": fixll_spl,
 }
 BATCH, TRIGGERS_PER_BATCH, TRIGGERS = 32, 4, 100
+LENET_BATCH, LENET_TRIGGERS = 64, 16
+"""What the recipe of Wen et al. 2023 trains LeNet-5 with."""
 
 
 def data(images: int = 1024) -> Data:
@@ -112,6 +116,7 @@ def plain_step(
     batchnorm: str = "frozen",
     channels_last: bool = True,
     net: Callable[[torch.device], nn.Module] = host,
+    together: int = BATCH + TRIGGERS_PER_BATCH,
 ) -> Timed:
     """Forward, backward and update on one fixed batch, as many images as an embedding step has; nothing else."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -121,7 +126,7 @@ def plain_step(
         if batchnorm == "frozen" and isinstance(layer, nn.BatchNorm2d):
             layer.requires_grad_(False)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
-    some = data(BATCH + TRIGGERS_PER_BATCH).train
+    some = data(together).train
     images = (some.pixels.to(device).float() / 255).contiguous(memory_format=layout)
     labels = some.labels.to(device)
 
@@ -145,6 +150,7 @@ class EmbeddingStep:
         channels_last: the memory layout.
         images: how many training images lie on the device.
         net: the network that is marked.
+        batch: training images and triggers of a step.
     """
 
     def __init__(
@@ -156,6 +162,7 @@ class EmbeddingStep:
         channels_last: bool = True,
         images: int = 1024,
         net: Callable[[torch.device], nn.Module] = host,
+        batch: tuple[int, int] = (BATCH, TRIGGERS_PER_BATCH),
     ) -> None:
         start, train, secret = net(device), data(images).train, mark()
         model = copy.deepcopy(start).eval()
@@ -165,8 +172,9 @@ class EmbeddingStep:
             parameter.requires_grad_(name in names)
         self._held = ExitStack()
         self._held.enter_context(frozen_batchnorm(model))
+        clean, triggers_per_batch = batch
         settings = method.settings.but(
-            batch_size=BATCH, triggers_per_batch=TRIGGERS_PER_BATCH, channels_last=channels_last
+            batch_size=clean, triggers_per_batch=triggers_per_batch, channels_last=channels_last
         )
         triggers = Images(secret.images, secret.labels, secret.classes, "triggers")
         augment = None if cached else CropFlip()

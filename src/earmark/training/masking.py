@@ -140,7 +140,8 @@ class Masks:
             self._flat.index_fill_(0, self._dropped.to(self._flat.device), 0.0)
         else:
             words = np.random.SFC64(seed).random_raw(-(-self._size // 4)).view(np.uint16)[: self._size]
-            self._flat.copy_(torch.from_numpy(words >= round(share * 2**16))).mul_(self._kept)
+            factors = np.multiply(words >= round(share * 2**16), self._kept, dtype=np.float32)
+            self._flat.copy_(torch.from_numpy(factors))
 
     def _drop_smallest(self) -> None:
         sizes = [weight.detach().abs().flatten() for weight in self._weights.values()]
@@ -154,32 +155,34 @@ class Masks:
     def applied(self) -> Iterator[Mapping[str, Tensor]]:
         """Within, layers compute with masked weights; given are the weights themselves, by name, as leaves.
 
-        On leaving, the weights are what they were, and gradients are those of the weights themselves: the layers' times
-        M / (1 - p), which is the chain rule through W . M / (1 - p), and what a term sent to the leaves.
+        On leaving, gradients are those of the weights themselves: the layers' times M / (1 - p), which is the chain
+        rule through W . M / (1 - p), and what a term sent to the leaves.
         """
-        own = {name: weight.detach().clone().requires_grad_() for name, weight in self._weights.items()}
+        own = {name: weight.detach().requires_grad_() for name, weight in self._weights.items()}
         with torch.no_grad():
             for name, weight in self._weights.items():
-                weight.mul_(self._factors[name])
+                like = torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype, device=weight.device)
+                weight.data = torch.mul(weight.data, self._factors[name], out=like)  # a layout of its own costs 2 ms
         try:
             yield own
         finally:
-            with torch.no_grad():
-                for name, weight in self._weights.items():
-                    weight.copy_(own[name])
-                    if weight.grad is not None:
-                        weight.grad.mul_(self._factors[name])
-                    if (sent := own[name].grad) is not None:
-                        weight.grad = sent if weight.grad is None else weight.grad.add_(sent)
-
-    def put_back(self, own: Mapping[str, Tensor]) -> None:
-        """Undo what the optimizer's step did to dropped weights, whose values before it are in `own`.
-
-        Momentum and weight decay move them, although this step has no gradient for them.
-        """
-        with torch.no_grad():
             for name, weight in self._weights.items():
-                torch.where(self._factors[name] == 0, own[name], weight, out=weight.data)
+                weight.data = own[name].data
+                if weight.grad is not None:
+                    weight.grad.mul_(self._factors[name])
+                if (sent := own[name].grad) is not None:
+                    weight.grad = sent if weight.grad is None else weight.grad.add_(sent)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Within, an optimizer may step; on leaving, dropped weights are what they were.
+
+        Momentum and weight decay move them, although the step has no gradient for them.
+        """
+        before = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        yield
+        for name, weight in self._weights.items():
+            torch.lerp(before[name], weight.data, self._factors[name].clamp(max=1), out=weight.data)
 
     def state(self) -> Tensor | None:
         """The mask that stands, where it cannot be drawn again: bool (all weights,)."""

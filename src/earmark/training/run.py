@@ -81,9 +81,8 @@ class Run:
             self._fabric.clip_gradients(
                 self._wrapped, self._stepper, max_norm=self.settings.clip, error_if_nonfinite=False
             )
-        self._stepper.step()
-        if masks is not None:
-            masks.put_back(own)
+        with nullcontext() if masks is None else masks.holding():
+            self._stepper.step()
         if self._refinement is not None and self._refinement.due(number, self.feed.steps_per_epoch):
             refine(self._refinement, self.model, self._data, (self.seed, epoch, number), masks)
         return values.detach()
