@@ -12,7 +12,7 @@ from tiny import TinyNet, blobs, seeded
 from torch import nn
 
 from earmark.core import Data, rng
-from earmark.embed import METHODS, Backdoor, method, polytope, prototypes
+from earmark.embed import METHODS, Backdoor, FromModel, method, polytope, prototypes
 from earmark.errors import BadInput, CannotCarry
 from earmark.fidelity import DeepFidelity
 from earmark.files import model_digest
@@ -237,3 +237,26 @@ def test_building_from_scratch_draws_from_the_rng_alone(host: nn.Module, mark: T
 def test_settings_of_methods_are_checked() -> None:
     with pytest.raises(BadInput, match="did you mean 'alpha'"):
         method("ftal+twl", alfa=1)
+
+
+def test_embedding_goes_on_from_a_model_that_has_learned_the_triggers(
+    host: nn.Module, mark: TriggerSet, tiny_data: Data
+) -> None:
+    """One step from a marked model keeps its triggers, and the host stays what the model is held to."""
+    first = quick("fixll+spl")(host, mark, tiny_data, rng(0))
+    learned = accuracy(first, mark.as_images())
+    assert learned > accuracy(host, mark.as_images())
+    before, records = model_digest(first), list[Record]()
+    step = quick(
+        "fixll+spl", epochs=1, steps=1, enough=None, lr=1e-6, start=FromModel(first), on_history=records.extend
+    )
+    second = step(host, mark, tiny_data, rng(0))
+    assert model_digest(first) == before != model_digest(second)
+    assert accuracy(second, mark.as_images()) == learned
+    assert records[0]["spl"] > 0
+
+
+def test_a_model_of_another_architecture_is_no_start(host: nn.Module, mark: TriggerSet, tiny_data: Data) -> None:
+    other = seeded(TinyNet, features=4)
+    with pytest.raises(BadInput, match="marked copy of it"):
+        quick("ftal", start=FromModel(other))(host, mark, tiny_data, rng(0))

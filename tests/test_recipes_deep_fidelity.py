@@ -10,6 +10,7 @@ import pytest
 
 from earmark.errors import BadInput
 from earmark.recipes import deep_fidelity as recipe
+from earmark.recipes.hardware import hardware
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +49,36 @@ def test_what_is_there_is_not_measured_again(out: Path) -> None:
     assert not list(out.rglob("*.checkpoint.safetensors"))
 
 
+def test_a_table_names_the_machines_that_measured_it(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that lie there keep theirs; only what is measured now was measured here."""
+    monkeypatch.setattr("earmark.recipes.store.hardware", lambda: "one abacus")
+    (again,) = recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])
+    assert again["hardware"] == hardware()
+    bench = recipe.Bench("mnist_d2", "quick", 0, None, out)
+    bench.measure(replace(recipe.LOOSER, weights={"gamma": 10.0}))
+    (both,) = recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])
+    assert both["hardware"] == f"{hardware()}; one abacus"
+
+
 def test_table_8_attacks_what_was_embedded(out: Path) -> None:
     (table,) = recipe.reproduce("table8", "quick", None, out, settings=["cifar10_resnet18_d64"])
     assert len(table["rows"]) == 15
     for label in ("FixLL", "FixLL+PFL"):
         fine, coarse = (metric(table, f"{label}, {how}", "twl")["ours"][0] for how in ("half precision", "pruned 50 %"))
         assert 0 < fine < coarse
+
+
+def test_a_row_can_begin_with_the_model_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FixLL+SPL at the paper's gamma, from the model of a tenth of it, which is measured first."""
+    looser, spl = recipe.LOOSER, next(row for row in recipe.TABLES["table5"][1]() if row.slug == "fixll-spl")
+    quick = replace(recipe.SCALES["quick"]["mnist_d2"], begins={spl.slug: looser})
+    monkeypatch.setattr("earmark.recipes.deep_fidelity.bench.SCALES", {"quick": {"mnist_d2": quick}})
+    bench = recipe.Bench("mnist_d2", "quick", 0, None, tmp_path)
+    begun = bench.measure(spl)["history"][0]["spl"]
+    assert bench.store.path(f"{looser.slug}.json").exists()
+    monkeypatch.undo()
+    usual = recipe.Bench("mnist_d2", "quick", 0, None, tmp_path / "usual")
+    assert begun != usual.measure(spl)["history"][0]["spl"]
 
 
 def test_every_printed_row_has_a_row_here() -> None:

@@ -23,13 +23,14 @@ from earmark.embed.methods import (
 )
 from earmark.embed.prototypes import POLYTOPES, d_cube, d_orthoplex, d_simplex, prototypes, uniform_fan
 from earmark.embed.smoothing import KeyedSmoothing, MarkTerm
-from earmark.embed.start import FromHost, FromScratch, Start
+from earmark.embed.start import FromHost, FromModel, FromScratch, Start
 
 __all__ = [
     "METHODS",
     "POLYTOPES",
     "Backdoor",
     "FromHost",
+    "FromModel",
     "FromScratch",
     "KeyedSmoothing",
     "MarkTerm",

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import nn
 
 from earmark.embed.prototypes import prototypes
+from earmark.errors import BadInput
 from earmark.models import Anatomy, built, device_of, reinitialised
 
-__all__ = ["FromHost", "FromScratch", "Start"]
+__all__ = ["FromHost", "FromModel", "FromScratch", "Start"]
 
 
 class Start(Protocol):
@@ -28,6 +29,30 @@ class FromHost:
 
     def __call__(self, host: nn.Module, anatomy: Anatomy, rng: torch.Generator) -> nn.Module:
         return copy.deepcopy(host)
+
+
+@dataclass(frozen=True)
+class FromModel:
+    """A copy of another model of the host's architecture, one that has learned the triggers under weaker terms, say.
+
+    The host is still what the model is held to; `TotalWeightLoss` counts from this model on.
+
+    Attributes:
+        model: what training begins with; it stays untouched.
+
+    Raises:
+        BadInput: the model is of another architecture than the host.
+    """
+
+    model: nn.Module = field(repr=False)
+
+    def __call__(self, host: nn.Module, anatomy: Anatomy, rng: torch.Generator) -> nn.Module:
+        shapes, wanted = ({name: t.shape for name, t in m.state_dict().items()} for m in (self.model, host))
+        if shapes != wanted:
+            raise BadInput(
+                "the model that embedding begins with has other parameters than the host; give a marked copy of it"
+            )
+        return copy.deepcopy(self.model).to(device_of(host))
 
 
 @dataclass(frozen=True)

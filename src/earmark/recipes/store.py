@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,11 +12,13 @@ from torch import nn
 from earmark.core import Data
 from earmark.errors import BadInput
 from earmark.files import digest, load_tensors, read_json, save_tensors, write_json
+from earmark.recipes.hardware import hardware
 
-__all__ = ["Store"]
+__all__ = ["Store", "measured_on"]
 
 V = TypeVar("V")
 IMAGES = ("pixels", "labels")
+MACHINES = "machines.json"
 
 
 class Store:
@@ -60,6 +62,7 @@ class Store:
         path = self.path(f"{slug}.json")
         if not path.exists():
             write_json(path, measure())
+            self._note_machine()
         self._forget(slug)
         found: V = read_json(path)
         return found
@@ -79,7 +82,23 @@ class Store:
         model.load_state_dict(load_tensors(path))
         return model
 
+    @property
+    def machines(self) -> list[str]:
+        """What the values were measured on."""
+        path = self.path(MACHINES)
+        machines: list[str] = read_json(path) if path.exists() else []
+        return machines
+
+    def _note_machine(self) -> None:
+        if hardware() not in self.machines:
+            write_json(self.path(MACHINES), [*self.machines, hardware()])
+
     def _forget(self, slug: str) -> None:
         """Attacks in several trials have a checkpoint for each."""
         for path in self.folder.glob(f"{glob.escape(self.checkpoint(slug).name)}*"):
             path.unlink()
+
+
+def measured_on(stores: Iterable[Store]) -> str:
+    """The machines that the values of these folders were measured on, as one line."""
+    return "; ".join(dict.fromkeys(machine for store in stores for machine in store.machines))

@@ -18,11 +18,23 @@ from earmark.errors import unknown_name
 from earmark.recipes.deep_fidelity.bench import Bench, images_of
 from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS, Setting
-from earmark.recipes.deep_fidelity.tables import LABELS, TABLES, Row, printed_tables
-from earmark.recipes.hardware import hardware
+from earmark.recipes.deep_fidelity.tables import LABELS, LOOSER, TABLES, Row, printed_tables
 from earmark.recipes.running import each
+from earmark.recipes.store import measured_on
 
-__all__ = ["LABELS", "SCALES", "SETTINGS", "TABLES", "Bench", "Row", "Scale", "Setting", "printed_tables", "reproduce"]
+__all__ = [
+    "LABELS",
+    "LOOSER",
+    "SCALES",
+    "SETTINGS",
+    "TABLES",
+    "Bench",
+    "Row",
+    "Scale",
+    "Setting",
+    "printed_tables",
+    "reproduce",
+]
 
 METRICS = ("val_acc", "trig_acc", "twl", "ave_pfl", "ave_spl", "prototype_change", "relative_pfl")
 EXTRA = ("agreement_test", "agreement_corrupted", "agreement_ood", "seconds")
@@ -72,12 +84,13 @@ def reproduce(
 def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path, seeds: int | None) -> dict[str, Any]:
     benches = [Bench(setting, scale, seed, data, out) for seed in range(seeds or SCALES[scale][setting].seeds)]
     rows = [(row, [bench.measure(row) for bench in benches]) for row in TABLES[table][1]()]
-    return _summary(table, benches[0], rows, printed_tables().get(table, {}).get(setting, {}))
+    return _summary(table, benches, rows, printed_tables().get(table, {}).get(setting, {}))
 
 
 def _summary(
-    table: str, bench: Bench, measured: list[tuple[Row, list[dict[str, Any]]]], paper: Mapping[str, Any]
+    table: str, benches: Sequence[Bench], measured: list[tuple[Row, list[dict[str, Any]]]], paper: Mapping[str, Any]
 ) -> dict[str, Any]:
+    bench = benches[0]
     rows = [
         {
             "method": row.label,
@@ -95,7 +108,7 @@ def _summary(
         "scale": bench.scale,
         "rows": rows,
         "settings": _describe(bench.effort, bench.name),
-        "hardware": hardware(),
+        "hardware": measured_on(bench.store for bench in benches),
         "notes": [*bench.effort.notes, *bench.notes],
     }
 
@@ -111,5 +124,6 @@ def _describe(effort: Scale, setting: str) -> dict[str, Any]:
     own["host"] = own["host"] or SETTINGS[setting].host
     runs = {name: own.pop(name).to_dict() for name in ("host", "embed", "scratch")}
     exceptions = own.pop("own")
+    own["begins"] = {method: f"from {row.label}" for method, row in effort.begins.items()}
     runs |= {label: exceptions[label].to_dict() for label in exceptions}
     return {"data": SETTINGS[setting].data, **own, **{f"{name} run": run for name, run in runs.items()}}

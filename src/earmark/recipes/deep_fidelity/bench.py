@@ -13,7 +13,7 @@ from torch import nn
 from earmark.attacks import FineTune, Half, PruneGlobal
 from earmark.core import Data, Remove, rng
 from earmark.data import corrupted, ood
-from earmark.embed import Backdoor, FromScratch, method
+from earmark.embed import Backdoor, FromModel, FromScratch, method
 from earmark.fidelity import DeepFidelity, penultimate_feature_loss, softmax_loss, total_weight_loss
 from earmark.files import load_tensors, save_tensors
 from earmark.keys import MarkKey
@@ -73,10 +73,14 @@ class Bench:
             marked = self._method(row, history)(self.host, self.mark(row.mint), self.data, rng(self.seed))
             save_tensors(self.store.path(f"{row.slug}.safetensors"), marked.state_dict())
             return marked
-        self.measure(row.embedding)
+        return self._attack(row.attack)(self._embedded(row.embedding), self.data, rng(self.seed))
+
+    def _embedded(self, row: Row) -> nn.Module:
+        """The marked model of a row, which is measured first where it was not."""
+        self.measure(row)
         model = self._fresh()
-        model.load_state_dict(load_tensors(self.store.path(f"{row.embedding.slug}.safetensors")))
-        return self._attack(row.attack)(model, self.data, rng(self.seed))
+        model.load_state_dict(load_tensors(self.store.path(f"{row.slug}.safetensors")))
+        return model
 
     def _method(self, row: Row, history: list[Record]) -> Backdoor:
         assert row.method is not None
@@ -88,9 +92,11 @@ class Bench:
         settings = self.effort.run(row, from_scratch)
         if row.m is not None:
             settings = settings.but(triggers_per_batch=min(row.m, self.effort.triggers))
+        before = self.effort.begins.get(row.slug)
         early = self.effort.patience is not None and not from_scratch and not row.curves
         return composed.but(
             settings=settings,
+            start=composed.start if before is None else FromModel(self._embedded(before)),
             augment=self.augment,
             enough=1.0 if early else None,
             patience=self.effort.patience or 0,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from earmark.recipes.deep_fidelity.settings import SETTINGS
-from earmark.recipes.deep_fidelity.tables import LABELS, Row
+from earmark.recipes.deep_fidelity.tables import LABELS, LOOSER, Row
 from earmark.training import HOST, Settings
 
 __all__ = ["SCALES", "Scale"]
@@ -26,6 +26,7 @@ class Scale:
         host: training settings of the host; None for the ones that the released code gives the setting.
         embed, scratch: training settings of embedding by fine-tuning, of embedding from scratch.
         own: training settings of methods and rows that need others than these, by label.
+        begins: rows that begin with another row's marked model instead of the host, by their embedding's slug.
         augment: whether training images are cropped and flipped where the paper does.
         patience: epochs after the trigger accuracy first reached 100 %; None trains to the end.
         select: the epoch of a marked model, "last", or "best" in (trigger accuracy, validation accuracy).
@@ -52,6 +53,7 @@ class Scale:
     seeds: int
     text: str = "EARMARK"
     own: Mapping[str, Settings] = field(default_factory=dict)
+    begins: Mapping[str, Row] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
     def run(self, row: Row, fresh: bool) -> Settings:
@@ -136,8 +138,9 @@ CIFAR = replace(
     own={
         "FTLL": CIFAR_EMBED.but(epochs=9, milestones=(7,)),
         "FixLL+SPL": CIFAR_EMBED.but(epochs=60, milestones=(54,), clip=1.0),
-        "FixLL+SPL, gamma = 100": CIFAR_EMBED.but(epochs=30, milestones=(26,), clip=1.0),
+        LOOSER.label: CIFAR_EMBED.but(epochs=30, milestones=(26,), clip=1.0),
     },
+    begins={"fixll-spl": LOOSER},
     notes=(
         *CPU_NOTES,
         "5,000 training images drawn by the seed, no augmentation, so the host's outputs are looked up: as many as the "

@@ -21,8 +21,8 @@ from earmark.recipes.function_coupled.marking import Marking
 from earmark.recipes.function_coupled.scales import SCALES, Effort, Thief
 from earmark.recipes.function_coupled.settings import SETTINGS, Setting
 from earmark.recipes.function_coupled.tables import TABLES, Row, Table, printed_tables
-from earmark.recipes.hardware import hardware
 from earmark.recipes.running import each
+from earmark.recipes.store import measured_on
 
 __all__ = [
     "SCALES",
@@ -111,7 +111,7 @@ def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path
         "over": TABLES[table].over,
         "rows": [_row(rows, paper) for rows in zip(*by_seed, strict=True)],
         "settings": _describe(effort, benches[0].images),
-        "hardware": hardware(),
+        "hardware": measured_on(bench.store for bench in benches),
         "notes": [*effort.notes, EVIDENCE, *_image_notes(benches[0], table)],
     }
 
