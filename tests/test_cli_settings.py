@@ -163,6 +163,9 @@ def test_another_task_is_data_by_its_short_text() -> None:
     for text, says in (("data=digit", "did you mean 'digits'"), ("data=3", "expected data such as digits or idx:DIR")):
         with pytest.raises(BadInput, match=says):
             form.fill([text], lambda **values: attack("transfer", **values))
+        with pytest.raises(BadInput) as told:
+            form.fill([text, "trials=0"], lambda **values: attack("transfer", **values))
+        assert "transfer needs data" not in str(told.value)
     with pytest.raises(BadInput, match="transfer needs data"):
         form.fill(["trials=2"], lambda **values: attack("transfer", **values))
 
