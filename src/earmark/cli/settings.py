@@ -122,7 +122,7 @@ class Form:
             lacking = _fault(build, {})  # what is wrong with any one setting alone, so with none of them
             alone = [_fault(build, {name: value}) for name, value in values.items()]
             faults = [fault for fault in dict.fromkeys(alone) if fault and fault != lacking] or [str(error)]
-            wrong += [fault for fault in faults if not wrong or fault != lacking]  # what lacks may be what is unreadable
+            wrong += [fault for fault in faults if not wrong or fault != lacking]  # it may be the unreadable one
         if wrong:
             raise BadInput(f"{self.what}: {'; '.join(wrong)}")
         return built
