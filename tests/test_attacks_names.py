@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from earmark.attacks import ATTACKS, FORGERIES, attack, forger
+from earmark.attacks import ATTACKS, EVASIONS, FORGERIES, Blur, NoiseDenoise, attack, forger, washer
 from earmark.attacks.removal.prune import PruneGlobal
 from earmark.attacks.removal.quantise import Quantise
 from earmark.errors import BadInput
 from earmark.marks import Noise
 
-NEEDS = {"overwrite": "mint, embed, key", "transfer": "data", "grind": "mint"}
+NEEDS = {"overwrite": "mint, embed, key", "transfer": "data", "grind": "mint", "chain": "washers"}
+MAKERS: dict[str, Callable[..., object]] = {
+    **dict.fromkeys(ATTACKS, attack),
+    **dict.fromkeys(FORGERIES, forger),
+    **dict.fromkeys(EVASIONS, washer),
+}
 
 
-@pytest.mark.parametrize("name", sorted({*ATTACKS, *FORGERIES} - set(NEEDS)))
+def test_no_name_has_two_meanings() -> None:
+    assert len(MAKERS) == len(ATTACKS) + len(FORGERIES) + len(EVASIONS)
+
+
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - set(NEEDS)))
 def test_every_name_has_defaults(name: str) -> None:
-    assert callable(attack(name) if name in ATTACKS else forger(name))
+    assert callable(MAKERS[name](name))
 
 
 @pytest.mark.parametrize("name", NEEDS)
 def test_what_has_no_default_is_asked_for(name: str) -> None:
     with pytest.raises(BadInput, match=f"{name} needs {NEEDS[name]}"):
-        (attack if name in ATTACKS else forger)(name)
+        MAKERS[name](name)
 
 
 def test_settings_replace_defaults() -> None:
     assert attack("prune-global", share=0.7, exclude_head=True) == PruneGlobal(0.7, True)
     assert attack("int8", per_channel=False) == Quantise(8, False)
     assert forger("grind", mint=Noise(4)) == forger("grind", mint=Noise(4), keys=256)
+    assert washer("noise-denoise", denoiser=washer("blur", sigma=2)) == NoiseDenoise(0.1, Blur(2))
 
 
 def test_an_unknown_attack_is_refused_with_the_nearest_name() -> None:
@@ -35,12 +47,19 @@ def test_an_unknown_attack_is_refused_with_the_nearest_name() -> None:
         attack("prune-globul")
     with pytest.raises(BadInput, match="did you mean 'adversarial'"):
         forger("adverserial")
+    with pytest.raises(BadInput, match="unknown evasion 'jpg': did you mean 'jpeg'"):
+        washer("jpg")
 
 
 @pytest.mark.parametrize(
     ("name", "setting", "nearest"),
-    [("prune-global", "shares", "share"), ("fine-tune-ftll", "epoch", "epochs"), ("int8", "bit", "bits")],
+    [
+        ("prune-global", "shares", "share"),
+        ("fine-tune-ftll", "epoch", "epochs"),
+        ("int8", "bit", "bits"),
+        ("bit-depth", "bit", "bits"),
+    ],
 )
 def test_an_unknown_setting_is_refused_with_the_nearest_name(name: str, setting: str, nearest: str) -> None:
     with pytest.raises(BadInput, match=f"setting of {name} '{setting}': did you mean '{nearest}'"):
-        attack(name, **{setting: 1})
+        MAKERS[name](name, **{setting: 1})

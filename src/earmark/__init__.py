@@ -12,7 +12,7 @@ Definition 1: embed E, fidelity F, verify V, invert I):
 | judge  | verify (V)   | (suspect, mark) -> verdict              | `earmark.verify`; with claims: `judge`     |
 | forger | invert (I)   | (model, data, rng) -> mark              | `earmark.attacks`                          |
 | thief  | remove       | (model, data, rng) -> model             | `earmark.attacks`                          |
-| thief  | evade        | (query, data, rng) -> query             |                                            |
+| thief  | evade        | (query, data, rng) -> query             | `earmark.attacks`                          |
 
 Nouns: a **model** is an `nn.Module`, or a `Query` where only answers can be had; a **mark** is what E hides and V looks
 for; **data** are `Images`, in a `Data` pair of train and test; a **verdict** is a decision with everything it rests on.

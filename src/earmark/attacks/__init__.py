@@ -1,4 +1,4 @@
-"""What thieves and forgers do, by name: removing a mark from a model, and reading a mark into one.
+"""What thieves and forgers do, by name: removing a mark, hiding it from a query, and reading a mark into a model.
 
 | name | attack |
 |---|---|
@@ -8,6 +8,16 @@
 | prune-global, -layer, -random, -structured | zero a share of weights or channels (and recalibrate batch norm) |
 | half, bfloat16, int8, int4 | fewer bits per weight |
 | overwrite | the thief's own mark by the same scheme |
+
+| name | evasion: what happens to an image before the stolen model sees it |
+|---|---|
+| jpeg | encoding and decoding |
+| blur, median | a Gaussian or median filter |
+| bit-depth | fewer levels per pixel |
+| noise-denoise | noise that drowns a trigger, then a filter, the median unless set |
+| chain | washers one after the other |
+
+`cost` says how much accuracy an evasion costs the thief.
 
 | name | forgery |
 |---|---|
@@ -27,6 +37,12 @@ from earmark.attacks.ambiguity.adversarial import AdversarialTriggers
 from earmark.attacks.ambiguity.forgery import Forger, Forgery
 from earmark.attacks.ambiguity.grind import Grind
 from earmark.attacks.ambiguity.read_off import ReadOff
+from earmark.attacks.evasion.chain import Chain
+from earmark.attacks.evasion.cost import Cost, cost, query_accuracy
+from earmark.attacks.evasion.filters import BitDepth, Blur, Median
+from earmark.attacks.evasion.jpeg import Jpeg
+from earmark.attacks.evasion.noise import NoiseDenoise
+from earmark.attacks.evasion.washer import Washer
 from earmark.attacks.removal.extract import Extract
 from earmark.attacks.removal.fine_tune import FineTune, ftal, ftll, rtal, rtll
 from earmark.attacks.removal.overwrite import Overwrite
@@ -39,14 +55,22 @@ from earmark.errors import BadInput, unknown_name
 
 __all__ = [
     "ATTACKS",
+    "EVASIONS",
     "FORGERIES",
     "AdversarialTriggers",
+    "BitDepth",
+    "Blur",
+    "Chain",
+    "Cost",
     "Extract",
     "FineTune",
     "Forger",
     "Forgery",
     "Grind",
     "Half",
+    "Jpeg",
+    "Median",
+    "NoiseDenoise",
     "Overwrite",
     "PruneChannels",
     "PruneGlobal",
@@ -55,9 +79,13 @@ __all__ = [
     "Quantise",
     "ReadOff",
     "Transfer",
+    "Washer",
     "attack",
+    "cost",
     "forger",
+    "query_accuracy",
     "recalibrated",
+    "washer",
 ]
 
 ATTACKS: Mapping[str, Callable[..., Remove]] = {
@@ -78,6 +106,15 @@ ATTACKS: Mapping[str, Callable[..., Remove]] = {
     "int8": partial(Quantise, bits=8),
     "int4": partial(Quantise, bits=4),
     "overwrite": Overwrite,
+}
+
+EVASIONS: Mapping[str, Callable[..., Washer]] = {
+    "jpeg": Jpeg,
+    "blur": Blur,
+    "median": Median,
+    "bit-depth": BitDepth,
+    "noise-denoise": NoiseDenoise,
+    "chain": Chain,
 }
 
 FORGERIES: Mapping[str, Callable[..., Forger]] = {
@@ -104,6 +141,15 @@ def attack(name: str, **settings: Any) -> Remove:
 def forger(name: str, **settings: Any) -> Forger:
     """The forger called `name`, with its defaults but for `settings`; raises as `attack` does."""
     return _built("forgery", FORGERIES, name, settings)
+
+
+def washer(name: str, **settings: Any) -> Washer:
+    """The evasion called `name`, with its defaults but for `settings`; raises as `attack` does.
+
+    >>> washer("noise-denoise", std=0.2, denoiser=washer("blur"))
+    NoiseDenoise(std=0.2, denoiser=Blur(sigma=1.0))
+    """
+    return _built("evasion", EVASIONS, name, settings)
 
 
 def _built(what: str, table: Mapping[str, Callable[..., T]], name: str, settings: Mapping[str, Any]) -> T:
