@@ -69,13 +69,13 @@ def test_no_repr_shows_what_the_key_drew(mark: TriggerSet) -> None:
 
 def test_a_table_of_certainty_is_plain_cross_entropy() -> None:
     logits, targets = torch.randn(7, 5, generator=rng(0)), torch.tensor([0, 1, 2, 3, 4, 0, 1])
-    step = Step(logits, logits, targets, 5, 5.0, None, seeded(TinyNet), {})
+    step = Step(torch.empty(0), logits, logits, targets, 5, 5.0, None, seeded(TinyNet), {})
     torch.testing.assert_close(SmoothedCrossEntropy(torch.eye(5))(step), CrossEntropy()(step))
 
 
 def test_the_smoothed_loss_by_hand() -> None:
     logits, targets = torch.randn(3, 2, generator=rng(0)), torch.tensor([0, 1, 1])
-    step = Step(logits, logits, targets, 2, 2.0, None, seeded(TinyNet), {})
+    step = Step(torch.empty(0), logits, logits, targets, 2, 2.0, None, seeded(TinyNet), {})
     table = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
     log_p = logits.log_softmax(1)
     by_hand = -(0.9 * log_p[0, 0] + 0.1 * log_p[0, 1] + 0.3 * log_p[1, 0] + 0.7 * log_p[1, 1] + log_p[2, 1]) / 3

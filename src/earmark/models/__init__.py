@@ -1,6 +1,18 @@
 """Networks of the papers, and how to read any classifier: its mode, its head, its penultimate feature."""
 
-from earmark.models.anatomy import Anatomy, Reading, dissect, logits_of
+from earmark.models.anatomy import Anatomy, Reader, Reading, dissect, logits_of
+from earmark.models.autoencoders import (
+    AUTOENCODERS,
+    Autoencoder,
+    Coded,
+    ConvAutoencoder,
+    DenoisingAutoencoder,
+    MLPAutoencoder,
+    Reconstruction,
+    VariationalAutoencoder,
+    autoencoder,
+)
+from earmark.models.bank import Bank
 from earmark.models.layout import plainly_laid_out, trains_channels_last
 from earmark.models.lenet import LeNet5
 from earmark.models.modes import device_of, dtype_of, evaluating, frozen_batchnorm
@@ -13,15 +25,26 @@ from earmark.models.wide_resnet import WideResNet
 from earmark.models.wrap import Normalised, normalised
 
 __all__ = [
+    "AUTOENCODERS",
     "VGG16BN",
     "Anatomy",
+    "Autoencoder",
+    "Bank",
+    "Coded",
+    "ConvAutoencoder",
+    "DenoisingAutoencoder",
     "LeNet5",
+    "MLPAutoencoder",
     "Normalised",
     "PlainCNN",
+    "Reader",
     "Reading",
+    "Reconstruction",
     "ResNet18",
     "ThinResNet18",
+    "VariationalAutoencoder",
     "WideResNet",
+    "autoencoder",
     "built",
     "device_of",
     "dissect",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,11 @@ from torch.nn.parameter import is_lazy
 from earmark.errors import BadInput
 from earmark.models.modes import device_of, dtype_of, evaluating
 
-__all__ = ["Anatomy", "Reading", "dissect", "logits_of"]
+__all__ = ["Anatomy", "Reader", "Reading", "dissect", "logits_of"]
 
 
 class Reading(NamedTuple):
-    """What a classifier says of a batch: `features` z (N, d) and `logits` (N, K)."""
+    """What a classifier says of a batch: `features` z (N, d) and `logits` (N, K); of other models, see their reader."""
 
     features: Tensor
     logits: Tensor
@@ -41,6 +41,20 @@ def logits_of(output: Any) -> Tensor:
             f"expected logits (a tensor, an object with .logits or a tuple ending in them), got {type(output).__name__}"
         )
     return found
+
+
+class Reader(Protocol):
+    """How training reads a model: what one forward pass tells the loss terms."""
+
+    @property
+    def classes(self) -> int | None:
+        """K, or None for a model that is no classifier."""
+
+    def head_parameters(self, model: nn.Module) -> set[str]:
+        """The names of the last layer's parameters."""
+
+    def read(self, model: nn.Module, images: Tensor, through: Callable[[Tensor], Any] | None = None) -> Reading:
+        """One forward pass through `model`, or through a wrapper of it given as `through`."""
 
 
 @dataclass(frozen=True)

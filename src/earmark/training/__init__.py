@@ -1,5 +1,6 @@
 """The one loop: training a host, embedding, fine-tuning and distilling are calls of `fit` with other terms."""
 
+from earmark.training.autoencoding import AUTOENCODING, reconstruction_errors, train_autoencoder
 from earmark.training.checkpoint import Checkpoint
 from earmark.training.evaluate import accuracy, answers, predict, read_all, readings
 from earmark.training.host import HOST, require_every_class, train_host
@@ -12,6 +13,7 @@ from earmark.training.terms import (
     Distillation,
     LogitLoss,
     PenultimateFeatureLoss,
+    ReconstructionLoss,
     SmoothedCrossEntropy,
     SoftmaxLoss,
     Step,
@@ -21,6 +23,7 @@ from earmark.training.terms import (
 from earmark.training.trainable import Trainable, all_layers, head_only, trunk_only
 
 __all__ = [
+    "AUTOENCODING",
     "HOST",
     "Augment",
     "Checkpoint",
@@ -30,6 +33,7 @@ __all__ = [
     "LogitLoss",
     "Masking",
     "PenultimateFeatureLoss",
+    "ReconstructionLoss",
     "Record",
     "Refinement",
     "Settings",
@@ -47,7 +51,9 @@ __all__ = [
     "predict",
     "read_all",
     "readings",
+    "reconstruction_errors",
     "require_every_class",
+    "train_autoencoder",
     "train_host",
     "trunk_only",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from earmark.core import Images
 from earmark.errors import BadInput
 from earmark.files import digest, model_digest
-from earmark.models import Reading
+from earmark.models import Reader, Reading
 from earmark.training.masking import Masking
 from earmark.training.refinement import Refinement
 from earmark.training.settings import Augment, Settings
@@ -32,7 +32,7 @@ class Case:
     triggers: Images | None
     host: nn.Module | Reading | None
     augment: Augment | None
-    head: str | None
+    head: str | Reader | None
     masking: Masking | None = None
     refinement: Refinement | None = None
 
@@ -80,7 +80,8 @@ class Case:
         models = [model_digest(self.model), _host_digest(self.host)]
         terms = [named(term) for term in self.terms]
         also = [None if how is None else how.to_dict() for how in (self.masking, self.refinement)]
-        return digest(parts, [models, about, terms, named(self.augment), self.head, self.seed, also, more])
+        head = self.head if isinstance(self.head, str) else named(self.head)
+        return digest(parts, [models, about, terms, named(self.augment), head, self.seed, also, more])
 
 
 def _host_digest(host: nn.Module | Reading | None) -> str | None:

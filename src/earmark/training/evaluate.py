@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from earmark.core import Images
 from earmark.errors import BadInput
-from earmark.models import Anatomy, Reading, device_of, dtype_of, evaluating, logits_of
+from earmark.models import Reader, Reading, device_of, dtype_of, evaluating, logits_of
 
 __all__ = ["accuracy", "answers", "predict", "read_all", "readings"]
 
@@ -27,7 +27,7 @@ def predict(model: nn.Module, images: Images, batch_size: int = 256) -> Tensor:
     return torch.cat(parts)
 
 
-def readings(model: nn.Module, anatomy: Anatomy, images: Images, batch_size: int = 256) -> Iterator[Reading]:
+def readings(model: nn.Module, anatomy: Reader, images: Images, batch_size: int = 256) -> Iterator[Reading]:
     """Penultimate features (b, d) and logits (b, K) of one batch after the other, float32 on the CPU.
 
     Nothing is kept, so that sums over any number of images take the memory of one batch; between two batches the model
@@ -42,7 +42,7 @@ def readings(model: nn.Module, anatomy: Anatomy, images: Images, batch_size: int
         yield Reading(features.float().cpu(), logits.float().cpu())
 
 
-def read_all(model: nn.Module, anatomy: Anatomy, images: Images, batch_size: int = 256) -> Reading:
+def read_all(model: nn.Module, anatomy: Reader, images: Images, batch_size: int = 256) -> Reading:
     """Penultimate features (N, d) and logits (N, K) for all images, float32 on the CPU: 4 N (d + K) bytes."""
     parts = readings(model, anatomy, images, batch_size)
     first = next(parts)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from earmark.core import Images
 from earmark.errors import BadInput, Diverged
 from earmark.files import state_tensors
-from earmark.models import Anatomy, Reading, device_of, dissect, evaluating, frozen_batchnorm
+from earmark.models import Reader, Reading, device_of, dissect, evaluating, frozen_batchnorm
 from earmark.training.case import Case
 from earmark.training.case import named as _named
 from earmark.training.checkpoint import Checkpoint, Position, Saver
@@ -48,7 +48,7 @@ def fit(
     host: nn.Module | Reading | None = None,
     trainable: Trainable = all_layers,
     augment: Augment | None = None,
-    head: str | None = None,
+    head: str | Reader | None = None,
     masking: Masking | None = None,
     refinement: Refinement | None = None,
     monitor: Callable[[nn.Module], Record] | None = None,
@@ -73,7 +73,8 @@ def fit(
             reading of `data`, row by row: it holds for every view of an image.
         trainable: which parameters may change.
         augment: a random view of the training images, never of triggers.
-        head: the name of the last linear layer, where the search for it cannot tell.
+        head: the name of the last linear layer, where the search for it cannot tell; or how to read a model that is no
+            classifier.
         masking: weights dropped for a while during training; what is measured, selected and returned is unmasked.
         refinement: gradient steps on in-distribution images in between.
         monitor: measured after each epoch, together with the mean of each term; the records are the history.
@@ -96,7 +97,8 @@ def fit(
     case = Case(model, data, tuple(terms), settings, seed, triggers, host, augment, head, masking, refinement)
     case.check()
     fabric = fabric or _fabric(settings)
-    home, anatomy = device_of(model), dissect(model, data.pixels[:1], head)
+    home = device_of(model)
+    anatomy = dissect(model, data.pixels[:1], head) if head is None or isinstance(head, str) else head
     _fits(case, anatomy, fabric.world_size)
     names = trainable(model, anatomy)
     watched = [*(_named(what) for what in (monitor, until, prefer)), identity]
@@ -206,11 +208,11 @@ def _keep_best(
 # ------------------------------------------------------------------------------------------------------------ details
 
 
-def _fits(case: Case, anatomy: Anatomy, world: int) -> None:
+def _fits(case: Case, anatomy: Reader, world: int) -> None:
     if isinstance(case.host, Reading) and case.host.logits.shape[1] != anatomy.classes:
         raise BadInput(f"the host answers {case.host.logits.shape[1]} classes and the model {anatomy.classes}")
     for images in (case.data, case.triggers):
-        if images is not None and images.classes > anatomy.classes:
+        if images is not None and anatomy.classes is not None and images.classes > anatomy.classes:
             raise BadInput(
                 f"{images.name} has {images.classes} classes and the model answers {anatomy.classes}; give a model "
                 "with a score for each class"

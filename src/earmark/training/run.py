@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark.core import Images
-from earmark.models import Anatomy, Reading, device_of, evaluating, trains_channels_last
+from earmark.models import Anatomy, Reader, Reading, device_of, evaluating, trains_channels_last
 from earmark.training.case import Case
 from earmark.training.evaluate import read_all
 from earmark.training.feed import Batch, Feed, mix
@@ -35,7 +35,7 @@ class Run:
     penultimate features are constants and a table, too.
     """
 
-    def __init__(self, case: Case, anatomy: Anatomy, fabric: Fabric) -> None:
+    def __init__(self, case: Case, anatomy: Reader, fabric: Fabric) -> None:
         model, settings = case.model, case.settings
         if not trains_channels_last(model, fabric.device):
             settings = settings.but(channels_last=False)
@@ -91,7 +91,7 @@ class Run:
         """The terms' values (T,) on one batch."""
         reading, host = self._read(batch), self._read_host(batch)
         nominal = self.settings.batch_size / self._fabric.world_size
-        rows = (reading.features, reading.logits, batch.targets, batch.clean, nominal)
+        rows = (batch.images, reading.features, reading.logits, batch.targets, batch.clean, nominal)
         seen = Step(*rows, host, self.model, self._start, unmasked)
         return torch.stack([term(seen) for term in self.terms])
 
@@ -114,6 +114,7 @@ class Run:
         features = data.index_select(0, batch.rows)
         if triggers is not None:
             features = torch.cat([features, triggers.index_select(0, batch.drawn)])
+        assert isinstance(self._anatomy, Anatomy), "only a classifier has constant features"
         return Reading(features, self._anatomy.linear(self.model)(features))
 
     def _read_host(self, batch: Batch) -> Reading | None:
@@ -140,7 +141,7 @@ class Run:
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         plain = self.augment is None and self._masks is None and self._refinement is None
         still = self.settings.batchnorm == "frozen" and plain and self._fabric.world_size == 1
-        if not still or not trained <= self._anatomy.head_parameters(self.model):
+        if not still or not isinstance(self._anatomy, Anatomy) or trained - self._anatomy.head_parameters(self.model):
             return None
         reading = read_all(self.model, self._anatomy, data)
         head = copy.deepcopy(self._anatomy.linear(self.model)).cpu()

@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from earmark.errors import BadInput
-from earmark.models import Reading
+from earmark.models import Autoencoder, Bank, Reading
 
 __all__ = [
     "CrossEntropy",
     "Distillation",
     "LogitLoss",
     "PenultimateFeatureLoss",
+    "ReconstructionLoss",
     "SmoothedCrossEntropy",
     "SoftmaxLoss",
     "Step",
@@ -35,6 +36,7 @@ class Step:
     """What one step computed: a joined batch of `clean` training images followed by triggers, in one forward pass.
 
     Attributes:
+        images: what the model saw (clean + m, C, H, W), in [0, 1].
         features: penultimate features (clean + m, d).
         logits: (clean + m, K).
         targets: labels (clean + m,).
@@ -46,6 +48,7 @@ class Step:
         unmasked: weights that the step computes with in another form, as they are themselves, by name.
     """
 
+    images: Tensor
     features: Tensor
     logits: Tensor
     targets: Tensor
@@ -224,3 +227,28 @@ class LogitLoss(_Weighted):
 
     def __call__(self, step: Step) -> Tensor:
         return F.mse_loss(step.logits[: step.clean].float(), step.host_reading().logits)
+
+
+@dataclass(frozen=True)
+class ReconstructionLoss(_Weighted):
+    """Mean over the images of ||x - AE(x)||_2^2 + code * penalty(Enc(x)) (Li & Wang 2021, eq. 2), of a `Bank` summed.
+
+    The paper's eq. (2) sums the first term over the images and writes the second without a sum; here both are means, so
+    that their weights do not hang on the batch size.
+
+    Attributes:
+        code: lambda_1, the weight of the code's penalty: ||Enc(x)||_2^2, of a variational autoencoder KL in nats.
+    """
+
+    code: float = 1e-3
+    weight: float = 1.0
+    needs_host = False
+    needs_triggers = False
+    needs_labels = False
+    name = "reconstruction"
+
+    def __call__(self, step: Step) -> Tensor:
+        one = step.model.member if isinstance(step.model, Bank) else step.model
+        assert isinstance(one, Autoencoder), "only autoencoders are read as reconstructions"
+        error = (step.logits - step.images).square().flatten(-3).sum(-1)
+        return (error + self.code * one.penalty(step.features)).mean(-1).sum()

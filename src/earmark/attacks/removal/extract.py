@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from earmark.core import Data, Images
 from earmark.data import drawn
 from earmark.errors import BadInput, number, whole
-from earmark.models import Anatomy, Reading, built, device_of, reinitialised
+from earmark.models import Reader, Reading, built, device_of, reinitialised
 from earmark.training import Augment, CrossEntropy, Distillation, LogitLoss, Settings, Term, fit, predict
 
 __all__ = ["Extract"]
@@ -168,6 +168,6 @@ def _logits(scores: Tensor) -> Tensor:
     return scores.clamp(min=torch.finfo(scores.dtype).tiny).log() if _distributed(scores) else scores
 
 
-def _every_weight(model: nn.Module, anatomy: Anatomy) -> set[str]:
+def _every_weight(model: nn.Module, anatomy: Reader) -> set[str]:
     """All parameters, whatever the stolen model was frozen at: nothing of a fresh network has been learned yet."""
     return {name for name, parameter in model.named_parameters() if parameter.is_floating_point()}

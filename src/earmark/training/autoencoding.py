@@ -1,0 +1,96 @@
+"""Training autoencoders, one or a bank of them at once, and asking whether they are worth anything."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from earmark.core import Images
+from earmark.errors import Diverged
+from earmark.models import Autoencoder, Bank, Coded, Reconstruction, device_of, evaluating
+from earmark.training.checkpoint import Checkpoint
+from earmark.training.loop import fit
+from earmark.training.settings import Settings
+from earmark.training.terms import ReconstructionLoss
+
+__all__ = ["AUTOENCODING", "reconstruction_errors", "train_autoencoder"]
+
+AUTOENCODING = Settings(epochs=12, batch_size=100, lr=1e-3, milestones=(9,), batchnorm="train", triggers_per_batch=0)
+"""Adam at 1e-3. The paper states its loss (eq. 2) and no optimiser, epochs or batch."""
+
+COLLAPSED = 0.02
+"""An autoencoder is said to have collapsed where its images vary by less than this share of what its input varies."""
+LOOK = 1_000
+"""Images on which that is measured."""
+
+A = TypeVar("A", Autoencoder, Bank)
+
+
+def train_autoencoder(
+    model: A,
+    images: Images,
+    rng: torch.Generator,
+    settings: Settings = AUTOENCODING,
+    *,
+    code: float = 1e-3,
+    checkpoint: Checkpoint | Path | None = None,
+    title: str = "autoencoder",
+) -> A:
+    """A trained copy of an autoencoder, or of a bank of them, by eq. (2) of Li & Wang 2021.
+
+    Args:
+        model: the autoencoder, or a `Bank` whose members all see the same batches.
+        images: what it learns to make again; labels are not looked at.
+        rng: a CPU generator.
+        settings: see `Settings`; the model runs in training mode throughout.
+        code: lambda_1 of eq. (2).
+        checkpoint: a run that was killed goes on from there.
+        title: what the progress display calls the run.
+
+    Raises:
+        BadInput: images of another shape, or settings that do not fit.
+        Diverged: the loss stopped being finite, or what came out is the same image for whatever is put in.
+    """
+    trained = copy.deepcopy(model)
+    loss = ReconstructionLoss(code)
+    fit(trained, images, (loss,), settings, rng, head=Reconstruction(), checkpoint=checkpoint, title=title)
+    _alive(trained, images)
+    return trained
+
+
+def reconstruction_errors(model: Autoencoder | Bank, images: Images, batch_size: int = 256) -> Tensor:
+    """Mean of ||x - AE(x)||_2^2 over the images, for each member: (K,) float64, (1,) for a single autoencoder."""
+    sums = torch.zeros(len(model) if isinstance(model, Bank) else 1, dtype=torch.float64)
+    for batch, made in _made(model, images, batch_size):
+        sums += (made - batch).square().flatten(2).sum((1, 2)).double().cpu()
+    return sums / len(images)
+
+
+def _made(model: Autoencoder | Bank, images: Images, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches (N, C, H, W) and what each member makes of them (K, N, C, H, W)."""
+    for batch, _ in images.batches(batch_size, device_of(model)):
+        with evaluating(model), torch.no_grad():
+            made = Coded(*model(batch)).images
+        yield batch, made if isinstance(model, Bank) else made[None]
+
+
+def _alive(model: Autoencoder | Bank, images: Images) -> None:
+    some = next(_made(model, images.sample(LOOK), LOOK))
+    given, made = (_variance(part) for part in some)
+    dead = [at for at, variance in enumerate(made.tolist()) if variance < COLLAPSED * float(given)]
+    if dead and float(given) > 0:
+        which = f"members {dead} of the bank have" if isinstance(model, Bank) else "the autoencoder has"
+        raise Diverged(
+            f"{which} collapsed: almost the same image comes out for every image; lower the learning rate or the "
+            "weight of the code, widen the bottleneck, or train for longer"
+        )
+
+
+def _variance(images: Tensor) -> Tensor:
+    """Summed over the pixels, over the images (..., N, C, H, W): (...)."""
+    return images.var(dim=-4).flatten(-3).sum(-1) if images.shape[-4] > 1 else images.new_ones(images.shape[:-4])
