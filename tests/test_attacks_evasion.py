@@ -78,7 +78,8 @@ def washing(by: Washer, seed: int = 1) -> Wash:
 
 
 def test_every_named_evasion_has_a_row() -> None:
-    assert {name.split(" ")[0] for name in ROWS} == set(EVASIONS)
+    """An autoencoder learns from images of one shape: its laws have a file of their own."""
+    assert {name.split(" ")[0] for name in ROWS} == set(EVASIONS) - {"autoencoder"}
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

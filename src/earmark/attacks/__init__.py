@@ -15,6 +15,7 @@
 | blur, median | a Gaussian or median filter |
 | bit-depth | fewer levels per pixel |
 | noise-denoise | noise that drowns a trigger, then a filter, the median unless set |
+| autoencoder | `Autoencode`: what a network with a narrow code makes of the image |
 | chain | washers one after the other |
 
 `cost` says how much accuracy an evasion costs the thief.
@@ -37,6 +38,7 @@ from earmark.attacks.ambiguity.adversarial import AdversarialTriggers
 from earmark.attacks.ambiguity.forgery import Forger, Forgery
 from earmark.attacks.ambiguity.grind import Grind
 from earmark.attacks.ambiguity.read_off import ReadOff
+from earmark.attacks.evasion.autoencoder import Autoencode
 from earmark.attacks.evasion.chain import Chain
 from earmark.attacks.evasion.cost import Cost, cost, query_accuracy
 from earmark.attacks.evasion.filters import BitDepth, Blur, Median
@@ -58,6 +60,7 @@ __all__ = [
     "EVASIONS",
     "FORGERIES",
     "AdversarialTriggers",
+    "Autoencode",
     "BitDepth",
     "Blur",
     "Chain",
@@ -114,6 +117,7 @@ EVASIONS: Mapping[str, Callable[..., Washer]] = {
     "median": Median,
     "bit-depth": BitDepth,
     "noise-denoise": NoiseDenoise,
+    "autoencoder": Autoencode,
     "chain": Chain,
 }
 

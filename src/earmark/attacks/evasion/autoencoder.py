@@ -1,0 +1,85 @@
+"""An autoencoder in front of the stolen model (Li & Wang 2021, Section 3.2), trained on the thief's own images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from earmark.attacks.evasion.washer import Wash, Washer
+from earmark.core import Data
+from earmark.errors import number, unknown_name, whole
+from earmark.models import AUTOENCODERS, Autoencoder, autoencoder, built, device_of, evaluating
+from earmark.training import AUTOENCODING, Checkpoint, Settings, train_autoencoder
+
+__all__ = ["Autoencode"]
+
+
+@final
+@dataclass(frozen=True)
+class Autoencode(Washer):
+    """x -> AE(x): what an autoencoder makes of the image, which has not learned to make triggers.
+
+    Attributes:
+        family: "mlp" (the paper's), "conv", "denoising" or "variational", see `models.AUTOENCODERS`.
+        bottleneck: b, the length of the code; None for the family's own.
+        images: how many of the thief's training images it learns from, drawn by the rng; None for all. The paper's
+            adversary has 20,000 of 60,000, apart from the owner's.
+        code: lambda_1 of eq. (2), the weight of the code's penalty.
+        epochs, batch_size, lr: of its training by Adam, the rate divided by 10 after three quarters of the epochs.
+        checkpoint: a training that was killed goes on from there.
+
+    Raises:
+        BadInput: an unknown family or a number out of range; when called, images that it cannot be trained on.
+        Diverged: when called, it collapsed, or its loss stopped being finite.
+    """
+
+    family: str = "mlp"
+    bottleneck: int | None = None
+    images: int | None = None
+    code: float = 1e-3
+    epochs: int = AUTOENCODING.epochs
+    batch_size: int = AUTOENCODING.batch_size
+    lr: float = AUTOENCODING.lr
+    checkpoint: Checkpoint | Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.family not in AUTOENCODERS:
+            raise unknown_name("autoencoder", self.family, AUTOENCODERS)
+        for name in ("bottleneck", "images"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name), low=1)
+        number("code", self.code, 0, 1e6)
+        self.training()
+
+    def training(self) -> Settings:
+        """The settings of its training."""
+        late = (-(-3 * self.epochs // 4),) if self.epochs > 1 else ()
+        return AUTOENCODING.but(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, milestones=late)
+
+    def trained(self, data: Data, rng: torch.Generator) -> Autoencoder:
+        """The autoencoder itself, trained on `data.train`."""
+        own: dict[str, Any] = {} if self.bottleneck is None else {"bottleneck": self.bottleneck}
+        fresh = built(partial(autoencoder, self.family, data.shape, **own), rng)
+        assert isinstance(fresh, Autoencoder)
+        images = data.train
+        if self.images is not None and self.images < len(images):
+            images = images.subset(torch.randperm(len(images), generator=rng)[: self.images])
+        settings = self.training()
+        return train_autoencoder(
+            fresh.to(settings.torch_device()), images, rng, settings, code=self.code, checkpoint=self.checkpoint
+        )
+
+    def washing(self, data: Data, rng: torch.Generator) -> Wash:
+        trained = self.trained(data, rng)
+
+        def wash(images: Tensor) -> Tensor:
+            with evaluating(trained), torch.no_grad():
+                made: Tensor = trained(images.to(device_of(trained), torch.float32)).images
+            return made.to(images.device, images.dtype)
+
+        return wash
