@@ -18,14 +18,14 @@ from earmark.cli.settings import Form, pairs
 from earmark.data import digits
 from earmark.embed import METHODS
 from earmark.errors import BadInput
-from earmark.marks import MINTS, Abstract, Noise, NotTrue, OneClass
+from earmark.marks import MINTS, Abstract, Noise, NotTrue, OneClass, Penetrative
 from earmark.training import Settings
 
 PLAIN = {**ATTACKS, **FORGERIES, "training": Settings, **{f"mint {name}": mint for name, mint in MINTS.items()}}
 
 
 @pytest.mark.parametrize(
-    "name", sorted(name for name, made in PLAIN.items() if made not in (Overwrite, Transfer, Grind))
+    "name", sorted(name for name, made in PLAIN.items() if made not in (Overwrite, Transfer, Grind, Penetrative))
 )
 def test_a_default_given_in_words_changes_nothing(name: str) -> None:
     make: Any = PLAIN[name]

@@ -22,6 +22,7 @@ from earmark.marks import (
     NoiseChain,
     NotTrue,
     OneClass,
+    Penetrative,
     Stamped,
     TriggerMint,
     TriggerSet,
@@ -55,6 +56,8 @@ KINDS: dict[str, TriggerMint] = {
     "logo": Stamped(N, logo=LOGO, size=0.5, carrier_class=2),
     "text on art": Stamped(N, text="?", carrier="abstract", opacity=0.7),
     "unrelated": Unrelated(N, source=digits().train),
+    "penetrative": Penetrative(N, group=1, teaching=6, bound=4.0, search=None),
+    "half-planes": Penetrative(N, group=1, teaching=6, bound=4.0, pattern="half-planes", search=None),
 }
 TRIGGERS = {(kind, host): mint(KEY, None, HOSTS[host]) for kind, mint in KINDS.items() for host in HOSTS}
 every_kind = pytest.mark.parametrize("kind", KINDS)

@@ -74,7 +74,12 @@ def mint(
     data: options.DataSource,
     out: options.Out,
     kind: Annotated[
-        str, typer.Option("--kind", metavar="KIND", help="noise, noise-chain, abstract, stamped, unrelated or fused.")
+        str,
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="noise, noise-chain, abstract, stamped, unrelated or fused; penetrative in Python alone.",
+        ),
     ] = "noise",
     count: Annotated[
         int | None, typer.Option("--count", metavar="N", help="How many triggers; the kind's own number without it.")
@@ -102,7 +107,9 @@ def mint(
     images = open_data(data)
     if source is not None:
         given["source"] = open_data(source).train
-    form = Form.of(f"settings of {kind} triggers", MINTS[kind], without=("count", "source"))
+    form = Form.of(
+        f"settings of {kind} triggers", MINTS[kind], without=("count", "source", "shadows", "search", "looks")
+    )
     make: TriggerMint = form.fill(sets, lambda **values: MINTS[kind](**given, **values))
     out = new_file(out, force, ".safetensors", again=True)
     mark = make(open_key(key, password_file).mark_key(name), None, images)

@@ -8,6 +8,7 @@
 | `Stamped` | a text, a logo or a keyed pattern on training images or on abstract art |
 | `Unrelated` | images of another data set |
 | `Fused` | two training images of different classes in one |
+| `Penetrative` | training images under stamps that pass an autoencoder |
 
 A label policy gives each trigger its label: `Uniform` (the default of most), `NotTrue` and `NotSources` draw it from
 the key and have an exact null; `Chain` and `OneClass` are what papers used and have none.
@@ -38,7 +39,9 @@ from earmark.marks.triggers.labels import (
     policy_from,
 )
 from earmark.marks.triggers.noise import Noise
+from earmark.marks.triggers.penetrative import Penetrative
 from earmark.marks.triggers.stamped import Stamped
+from earmark.marks.triggers.stamps import Penetration
 from earmark.marks.triggers.trials import log_shares, trial_answers
 from earmark.marks.triggers.trigger_set import TriggerSet
 from earmark.marks.triggers.unrelated import Unrelated
@@ -57,6 +60,8 @@ __all__ = [
     "NotSources",
     "NotTrue",
     "OneClass",
+    "Penetration",
+    "Penetrative",
     "Stamped",
     "TriggerMint",
     "TriggerSet",
@@ -71,7 +76,7 @@ __all__ = [
 ]
 
 MINTS: Mapping[str, type[TriggerMint]] = {
-    mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated, Fused)
+    mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated, Fused, Penetrative)
 }
 MARKS: Mapping[str, type[TriggerSet]] = {"triggers": TriggerSet}
 MOST_VALUES = 1 << 28

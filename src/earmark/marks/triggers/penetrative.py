@@ -1,0 +1,139 @@
+"""Penetrative triggers: images under stamps that an autoencoder does not wash out (Li & Wang 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from earmark.core import Data, Images
+from earmark.errors import BadInput, number, unknown_name, whole
+from earmark.keys import MarkKey
+from earmark.marks.triggers.base import TriggerMint
+from earmark.marks.triggers.labels import Chain, LabelPolicy, Uniform
+from earmark.marks.triggers.stamps import PRESTAMPS, Penetration, distance, prestamps, stamp_on
+from earmark.models import Bank
+
+__all__ = ["Penetrative"]
+
+ROOM = 1e-9
+
+
+@final
+@dataclass(frozen=True)
+class Penetrative(TriggerMint):
+    """I stamps on training images, found on shadow autoencoders so that they pass one that nobody has seen.
+
+    A trial is a stamp: `group` images under it share one label, drawn from the key, and the suspect's answer to them is
+    what counts. Two stamps with one label each, as the paper has them, are two observations and not sixty.
+
+    What the key gives is minted again by a judge: the prestamps P_i, and the labels, which follow from the finished
+    images. The stamps T_i were found by gradient descent and lie with the carriers in the mark, as its last I images; a
+    judge sees that they keep to l(T_i, P_i) <= `bound` (eq. 3). The carriers of verification, of teaching and of the
+    search are disjoint keyed picks.
+
+    Attributes:
+        group: images to a stamp that are asked; `count` is I * group.
+        teaching: images to learn from, a multiple of I; none of them is asked.
+        pattern: of the prestamps, "half-planes" or "low-frequency", see `stamps.prestamps`.
+        bound: epsilon_1, the mean of (T - P)^2 over the pixels on [0, 1]; the prestamps of two keys lie about 0.04
+            (low-frequency) and 0.12 (half-planes) apart.
+        looks: J, the images of each stamp that the search looks at; 30 in the paper.
+        shadows: K trained autoencoders, only needed to draw; without a search the stamps are the prestamps.
+        search: how the stamps are found; None for the prestamps themselves.
+
+    Raises:
+        BadInput: numbers that do not divide; when drawing, no shadows, too few images, shadows for other images, or a
+            stamp out of bounds.
+    """
+
+    name: ClassVar[str] = "penetrative"
+    count: int = 60
+    labels: LabelPolicy = Uniform()  # noqa: RUF009  (frozen)
+    group: int = 3
+    teaching: int = 600
+    pattern: str = "low-frequency"
+    bound: float = 0.03
+    looks: int = field(default=30, compare=False, metadata={"setting": False})
+    shadows: Bank | None = field(default=None, repr=False, compare=False, metadata={"setting": False})
+    search: Penetration | None = field(default_factory=Penetration, compare=False, metadata={"setting": False})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("triggers of a stamp", self.group, low=1)
+        whole("images to learn from", self.teaching, low=1)
+        whole("looks", self.looks, low=1)
+        object.__setattr__(self, "bound", float(number("bound", self.bound, 0, 4)))
+        if self.pattern not in PRESTAMPS:
+            raise unknown_name("prestamp", str(self.pattern), PRESTAMPS)
+        if not isinstance(self.labels, Uniform | Chain):
+            raise BadInput(f"penetrative triggers have uniform or chain labels, got {self.labels.name}")
+        if self.count % self.group:
+            raise BadInput(f"{self.count} triggers do not make whole groups of {self.group}; give a multiple")
+        if self.teaching % self.stamps:
+            raise BadInput(
+                f"{self.teaching} images to learn from cannot be shared out evenly; give a multiple of {self.stamps}"
+            )
+
+    @property
+    def stamps(self) -> int:
+        """I, the number of stamps."""
+        return self.count // self.group
+
+    @property
+    def has_carriers(self) -> bool:
+        return True
+
+    @property
+    def carriers_needed(self) -> int:
+        return self.count + self.teaching + self.stamps
+
+    @property
+    def triggers_per_trial(self) -> int:
+        return self.group
+
+    def draw(self, key: MarkKey, data: Data) -> Images:
+        searched = 0 if self.search is None else self.stamps * self.looks
+        kept, wanted = self.count + self.teaching, self.count + self.teaching + searched
+        if wanted > len(data.train):
+            raise BadInput(
+                f"penetrative triggers take {wanted} images and {data.train.name} has {len(data.train)}; lower count, "
+                "teaching or looks"
+            )
+        picked = key.stream("carriers").choice(len(data.train), wanted)
+        carriers, found = data.train.subset(picked[:kept]), self._found(key, data, picked[kept:])
+        labels = torch.cat([carriers.labels, torch.zeros(self.stamps, dtype=torch.int64)])
+        return Images(torch.cat([carriers.pixels, found]), labels, data.classes, carriers.name)
+
+    def _found(self, key: MarkKey, data: Data, picked: Tensor) -> Tensor:
+        starts = self._prestamps(key, data.shape)
+        if self.search is None:
+            return starts
+        if self.shadows is None:
+            raise BadInput("penetrative triggers need shadows=, a Bank of trained autoencoders to pass, or search=None")
+        images = data.train.pixels[picked].view(self.stamps, self.looks, *data.shape)
+        return self.search(self.shadows, images, starts)
+
+    def paint(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
+        return self._stamped(key, shape, carriers, slice(0, self.count))
+
+    def paint_lessons(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
+        return self._stamped(key, shape, carriers, slice(self.count, self.count + self.teaching))
+
+    def _stamped(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None, rows: slice) -> Tensor:
+        assert carriers is not None, "make has checked that there are carriers"
+        if carriers.shape != shape:
+            raise BadInput(f"the host takes images {shape} and the carriers are {carriers.shape}; take them from draw")
+        stamps, pixels = carriers.pixels[-self.stamps :], carriers.pixels[rows]
+        farthest = float(distance(stamps, self._prestamps(key, shape)).max())
+        if farthest > self.bound + ROOM:
+            raise BadInput(
+                f"a stamp lies {farthest:.4f} from what the key gives and the bound is {self.bound}; raise the "
+                "similarity of the search, or the bound"
+            )
+        return stamp_on(pixels, stamps.repeat_interleave(len(pixels) // self.stamps, dim=0))
+
+    def _prestamps(self, key: MarkKey, shape: tuple[int, int, int]) -> Tensor:
+        return prestamps(key.stream("prestamps"), self.pattern, self.stamps, shape)

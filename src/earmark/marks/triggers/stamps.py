@@ -1,0 +1,144 @@
+"""Stamps that pass an autoencoder: how 8-bit images hold them, what the key gives them, and how they are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from earmark.data import resized
+from earmark.errors import BadInput, number, whole
+from earmark.keys import KeyedStream
+from earmark.models import Bank, Coded, device_of, evaluating
+
+__all__ = ["PRESTAMPS", "Penetration", "distance", "prestamps", "stamp_on", "stamp_values"]
+
+PRESTAMPS = ("half-planes", "low-frequency")
+HALF = 191
+"""A stamp of 0.5 in 8 bits, the released code's level; see `stamp_values`."""
+NOTHING = 128
+STEPS = 16
+CELLS = 4
+
+
+def stamp_values(stamps: Tensor) -> Tensor:
+    """What uint8 stamps add to an image, in 255ths, int32: 0 (at 128) in even steps from -254 to 254.
+
+    >>> stamp_values(torch.tensor([128, 191, 0], dtype=torch.uint8)).tolist()
+    [0, 126, -254]
+    """
+    return (2 * (stamps.int() - NOTHING)).clamp_(-254, 254)
+
+
+def stamp_on(pixels: Tensor, stamps: Tensor) -> Tensor:
+    """The 8-bit image x + T: uint8 (n, C, H, W), clipped to 0..255.
+
+    Args:
+        pixels: the carriers x, uint8 (n, C, H, W).
+        stamps: T for each of them, uint8 of the same shape.
+    """
+    return (pixels.int() + stamp_values(stamps)).clamp_(0, 255).to(torch.uint8)
+
+
+def prestamps(stream: KeyedStream, pattern: str, count: int, shape: tuple[int, int, int]) -> Tensor:
+    """P_1..P_I from the key, uint8 (I, C, H, W): what embeds the owner's identity (Li & Wang 2021, Section 3.1).
+
+    "half-planes" are 0.5 on one side of a keyed line through the middle and 0 on the other, in all channels; the
+    released code has the two horizontal ones. "low-frequency" are 4 x 4 blocks of keyed levels in each channel.
+    """
+    channels, height, width = shape
+    if pattern == "low-frequency":
+        levels = stream.integers(HALF - NOTHING + 1, count * channels * CELLS**2) + NOTHING
+        return resized(levels.reshape(count, channels, CELLS, CELLS).to(torch.uint8), height, width)
+    angles = 2 * stream.integers(STEPS, 2 * count).reshape(count, 2) - STEPS + 1  # odd, so that none is no direction
+    down, across = (2 * torch.arange(size) - size + 1 for size in (height, width))
+    side = angles[:, 0, None, None] * down[:, None] * width + angles[:, 1, None, None] * across * height > 0
+    halves = torch.where(side, HALF, NOTHING).to(torch.uint8)
+    return halves[:, None].expand(count, channels, height, width).contiguous()
+
+
+@dataclass(frozen=True)
+class Penetration:
+    """Eq. (5) of Li & Wang 2021 by Adam, for all stamps, carriers and shadows in one batched computation.
+
+    L(T_i) = mean over j, k of ||AE_k(x_ij + T_i) - T_i||_2^2 + similarity * ||T_i - P_i||_2^2, where x + T is the image
+    that an API accepts, clipped and rounded to 8 bits; the gradient passes rounding and clipping as if they were not
+    there. Each sum is over the pixels of an image on [0, 1], so that `similarity` means the same for any J and K. (The
+    released code sums over j and k and takes means over the pixels: its 0.02 is 0.02 * C H W / (J K) here.)
+
+    Attributes:
+        iterations: steps of Adam; 4,000 in the released code.
+        lr: its rate; 1e-3 in the released code.
+        similarity: lambda_2, 0.02 in the paper.
+        target: what an autoencoder should make of x + T: "stamp", T alone as in eqs. (4) and (5), or "image", x + T
+            itself, which is what the paper's eq. (6) argues with.
+    """
+
+    iterations: int = 4_000
+    lr: float = 1e-3
+    similarity: float = 0.02
+    target: str = "stamp"
+
+    def __post_init__(self) -> None:
+        whole("iterations", self.iterations, low=0)
+        number("lr", self.lr, 1e-9, 1e3)
+        number("similarity", self.similarity, 0, 1e9)
+        if self.target not in ("stamp", "image"):
+            raise BadInput(f"target: expected 'stamp' or 'image', got {self.target!r:.80}")
+
+    def __call__(self, shadows: Bank, carriers: Tensor, starts: Tensor) -> Tensor:
+        """T_1..T_I, uint8 (I, C, H, W), found from the prestamps on.
+
+        Args:
+            shadows: K trained autoencoders.
+            carriers: x_ij, uint8 (I, J, C, H, W).
+            starts: P_i, uint8 (I, C, H, W).
+
+        Raises:
+            BadInput: a loss that is no finite number.
+        """
+        device = device_of(shadows)
+        images, wanted = carriers.to(device).float() / 255, stamp_values(starts.to(device)).float() / 255
+        stamps = wanted.clone().requires_grad_()
+        adam = torch.optim.Adam([stamps], lr=self.lr)
+        with evaluating(shadows), torch.enable_grad():
+            for _ in range(self.iterations):
+                adam.zero_grad(set_to_none=True)
+                loss = self.loss(shadows, images, stamps, wanted)
+                (stamps.grad,) = torch.autograd.grad(loss.sum(), [stamps])
+                adam.step()
+        if not bool(torch.isfinite(stamps).all()):
+            raise BadInput("the stamps are no finite numbers any more; lower the rate")
+        return _as_bytes(stamps.detach()).cpu()
+
+    def loss(self, shadows: Bank, images: Tensor, stamps: Tensor, wanted: Tensor) -> Tensor:
+        """L(T_i) for each stamp: (I,), in squared units of [0, 1] pixels."""
+        stamps = _through(stamps, _values(_as_bytes(stamps)))
+        moved = images + stamps[:, None]
+        seen = _through(moved, (moved.clamp(0, 1) * 255).round() / 255)
+        made = Coded(*shadows(seen.flatten(0, 1))).images
+        made = made.view(len(made), *images.shape)
+        goal = stamps[:, None] if self.target == "stamp" else seen
+        passed = (made - goal).square().flatten(-3).sum(-1).mean(dim=(0, 2))
+        kept: Tensor = passed + self.similarity * (stamps - wanted).square().flatten(1).sum(1)
+        return kept
+
+
+def distance(stamps: Tensor, starts: Tensor) -> Tensor:
+    """l(T_i, P_i) of eq. (3): the mean over the pixels of (T - P)^2 on [0, 1], float64 (I,)."""
+    apart = stamp_values(stamps).double() - stamp_values(starts).double()
+    return apart.square().flatten(1).mean(1) / 255**2
+
+
+def _as_bytes(stamps: Tensor) -> Tensor:
+    return (stamps * 255 / 2).round().add(NOTHING).clamp(1, 255).to(torch.uint8)
+
+
+def _values(stamps: Tensor) -> Tensor:
+    return stamp_values(stamps).float() / 255
+
+
+def _through(values: Tensor, rounded: Tensor) -> Tensor:
+    """`rounded`, with the gradient of `values` (Bengio et al. 2013's straight-through estimator)."""
+    return values + (rounded - values).detach()
