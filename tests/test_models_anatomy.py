@@ -99,7 +99,7 @@ def test_where_it_cannot_tell_it_names_the_candidates() -> None:
 
 
 def test_a_model_without_a_linear_layer_says_so() -> None:
-    with pytest.raises(BadInput, match="none"):
+    with pytest.raises(BadInput, match="takes part in what the model answers"):
         dissect(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), torch.rand(2, 3, 4, 4))
 
 

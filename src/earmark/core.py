@@ -74,7 +74,7 @@ class Images:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] not in (1, 3):
             raise BadInput(
                 f"{self.name}: expected uint8 pixels (N, 1 or 3, H, W), got {self.pixels.dtype} "
-                f"{tuple(self.pixels.shape)}; convert with earmark.data"
+                f"{tuple(self.pixels.shape)}; convert with earmark.data.from_dataset"
             )
         if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
             raise BadInput(
@@ -131,7 +131,8 @@ class Data:
         for what in ("shape", "classes"):
             a, b = getattr(self.train, what), getattr(self.test, what)
             if a != b:
-                raise BadInput(f"train and test differ in {what}: {a} and {b}")
+                remedy = "name it for both with classes=" if what == "classes" else "bring both to one shape"
+                raise BadInput(f"train and test differ in {what}: {a} and {b}; {remedy}")
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -44,7 +44,7 @@ class WrongPassword(EarmarkError):
 
 
 class Diverged(EarmarkError):
-    """A training run whose loss stopped being a finite number."""
+    """A training run that came to nothing: a loss that is no finite number, an autoencoder that collapsed."""
 
 
 def unknown_name(what: str, came: str, known: Iterable[str]) -> BadInput:

@@ -32,6 +32,7 @@ from earmark.verify import TriggerTest
 __all__ = ["commit_to", "embed", "mint", "train"]
 
 ALPHA: Final = 1e-6
+ADVICE: Final = "train longer, or with more triggers per batch"
 """The error probability that a judge keeps to unless told otherwise."""
 
 Augmented = Annotated[bool, typer.Option("--augment", help="Crop and flip training images at random.")]
@@ -153,7 +154,9 @@ def embed(
     value = {**_written(out, marked, images, force), "method": method, "settings": backdoor.settings.to_dict()}
     value["trig_acc"] = accuracy(marked, minted.mark.as_images())
     if not verdict.accepted:
-        note(f"no judge would accept this: {verdict.reason}; train longer, or with more triggers per batch")
+        needed = about(minted.name, minted.mark)["matches_needed"]
+        enough = needed is not None and needed <= minted.mark.trials
+        note(f"no judge would accept this: {verdict.reason}" + (f"; {ADVICE}" if enough else ""))
     learnt = f"{verdict.statistic:g} of {verdict.n} {minted.mark.called}"
     found = f"{learnt} and {100 * value['val_acc']:.2f} % of the test images right"
     show(as_json, value, f"{out}: {found}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from torch import nn
 
-from earmark.attacks import ATTACKS, FORGERIES, Forger, Overwrite, Transfer, forger
+from earmark.attacks import ATTACKS, EVASIONS, FORGERIES, Forger, Overwrite, Transfer, forger
 from earmark.attacks import attack as remover
 from earmark.attacks.removal.tuning import saved_trials
 from earmark.cli import options
@@ -20,7 +20,7 @@ from earmark.cli.output import new_file, new_folder, show
 from earmark.cli.settings import Form
 from earmark.core import Data, Remove, rng
 from earmark.data import open_data
-from earmark.errors import unknown_name
+from earmark.errors import BadInput, unknown_name
 from earmark.evidence import commit
 from earmark.files import model_digest, weights_digest
 from earmark.keys import MarkKey
@@ -51,6 +51,8 @@ def attack(
     and what `embed` takes; transfer takes data, the other task, in the form of --data, and is measured on that task.
     Attacks that train go on from OUT.checkpoint after they were killed.
     """
+    if name in EVASIONS:
+        raise BadInput(f"{name} stands in front of a model and leaves no file; take earmark.attacks.washer in Python")
     if name not in ATTACKS and name not in FORGERIES:
         raise unknown_name("attack", name, [*ATTACKS, *FORGERIES])
     images, checkpoint = open_data(data), _checkpoint(name, out)

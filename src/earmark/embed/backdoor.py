@@ -156,6 +156,10 @@ class Backdoor:
 
 
 def _carries(mark: TriggerSet, data: Data, classes: int) -> None:
+    if data.classes != classes:
+        raise CannotCarry(
+            f"the data has {data.classes} classes and the host answers {classes}; check which belongs to which"
+        )
     if mark.classes != classes:
         raise CannotCarry(
             f"the mark has labels of {mark.classes} classes and the host answers {classes}; mint for this host"
@@ -163,8 +167,4 @@ def _carries(mark: TriggerSet, data: Data, classes: int) -> None:
     if tuple(mark.images.shape[1:]) != data.shape:
         raise CannotCarry(
             f"the triggers are {tuple(mark.images.shape[1:])} and the data {data.shape}; mint for this data"
-        )
-    if data.classes != classes:
-        raise CannotCarry(
-            f"the data has {data.classes} classes and the host answers {classes}; check which belongs to which"
         )

@@ -143,7 +143,10 @@ def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anato
         )
     name = head or _choose(linears, outputs, logits)
     if name in outputs and not _same(outputs[name], logits) and _is_softmax(outputs[name], logits):
-        raise BadInput("the model answers probabilities; leave out the softmax at its end, so that it answers logits")
+        raise BadInput(
+            "the model answers probabilities, or their logarithms; leave out the softmax at its end, so that it "
+            "answers logits"
+        )
     return Anatomy(name, linears[name].in_features, int(logits.shape[1]))
 
 
@@ -160,6 +163,8 @@ def _choose(linears: dict[str, nn.Linear], outputs: dict[str, Tensor], logits: T
     for candidates in (exact, fitting):
         if len(candidates) == 1:
             return candidates[0]
+    if not outputs:
+        raise BadInput("no nn.Linear takes part in what the model answers; earmark marks models that end in one")
     raise BadInput(
         f"cannot tell which nn.Linear is the head: {_names(dict.fromkeys(fitting or outputs or linears))} "
         f"with {logits.shape[1]} classes; give its name as head=..."

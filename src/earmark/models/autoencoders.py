@@ -58,7 +58,7 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) to codes (N, b)."""
+        """Images (N, C, H, W) to codes (N, b), or (N, 2 b) where a code is a distribution."""
 
     @abstractmethod
     def decode(self, code: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class Reconstruction:
 
 
 class MLPAutoencoder(Autoencoder):
-    """The autoencoder of Li & Wang 2021, Section 4.1: C·H·W - 512 - 256 - 128 - b and back, Tanh between, sigmoid last.
+    """The network of Li & Wang 2021, Section 4.1: C·H·W - 512 - 256 - 128 - b and back, Tanh after each, sigmoid last.
 
     Args:
         shape: (C, H, W) of an image.

@@ -44,8 +44,8 @@ class Bank(nn.Module):
         self._template = (copy.deepcopy(members[0]),)  # in a tuple, or it would count as a part of the bank
 
     @property
-    def member(self) -> nn.Module:
-        """One of them, for what they share; its parameters are not those of the bank."""
+    def template(self) -> nn.Module:
+        """A network of their architecture, for what does not hang on parameters: its own are nobody's."""
         return self._template[0]
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Bank(nn.Module):
         state, made = self._state(), []
         for at in range(len(self)):
             member = copy.deepcopy(self._template[0]).to(next(iter(state.values())).device)
-            member.load_state_dict({name: tensor[at].detach() for name, tensor in state.items()})
+            member.load_state_dict({name: tensor[at].detach() for name, tensor in state.items()}, strict=False)
             made.append(member.train(self.training))
         return made
 

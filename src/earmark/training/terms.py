@@ -248,7 +248,7 @@ class ReconstructionLoss(_Weighted):
     name = "reconstruction"
 
     def __call__(self, step: Step) -> Tensor:
-        one = step.model.member if isinstance(step.model, Bank) else step.model
+        one = step.model.template if isinstance(step.model, Bank) else step.model
         assert isinstance(one, Autoencoder), "only autoencoders are read as reconstructions"
         error = (step.logits - step.images).square().flatten(-3).sum(-1)
         return (error + self.code * one.penalty(step.features)).mean(-1).sum()

@@ -18,6 +18,8 @@ from earmark.training import AUTOENCODING, Checkpoint, Settings, train_autoencod
 
 __all__ = ["Autoencode"]
 
+STEPS = 4_800
+
 
 @final
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Autoencode(Washer):
         images: how many of the thief's training images it learns from, drawn by the rng; None for all. The paper's
             adversary has 20,000 of 60,000, apart from the owner's.
         code: lambda_1 of eq. (2), the weight of the code's penalty.
-        epochs, batch_size, lr: of its training by Adam, the rate divided by 10 after three quarters of the epochs.
+        epochs: of its training by Adam, the rate divided by 10 after three quarters; None for 12, or as many as make
+            4,800 steps, which is what 12 are on the 40,000 images of the paper's shadows.
+        batch_size, lr: of its training.
         checkpoint: a training that was killed goes on from there.
 
     Raises:
@@ -42,7 +46,7 @@ class Autoencode(Washer):
     bottleneck: int | None = None
     images: int | None = None
     code: float = 1e-3
-    epochs: int = AUTOENCODING.epochs
+    epochs: int | None = None
     batch_size: int = AUTOENCODING.batch_size
     lr: float = AUTOENCODING.lr
     checkpoint: Checkpoint | Path | None = field(default=None, compare=False)
@@ -54,12 +58,14 @@ class Autoencode(Washer):
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), low=1)
         number("code", self.code, 0, 1e6)
-        self.training()
+        self.training(1)
 
-    def training(self) -> Settings:
-        """The settings of its training."""
-        late = (-(-3 * self.epochs // 4),) if self.epochs > 1 else ()
-        return AUTOENCODING.but(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, milestones=late)
+    def training(self, count: int) -> Settings:
+        """The settings of its training on so many images."""
+        steps_per_epoch = max(1, count // self.batch_size) if self.batch_size > 0 else 1
+        epochs = max(AUTOENCODING.epochs, -(-STEPS // steps_per_epoch)) if self.epochs is None else self.epochs
+        late = (-(-3 * epochs // 4),) if epochs > 1 else ()
+        return AUTOENCODING.but(epochs=epochs, batch_size=self.batch_size, lr=self.lr, milestones=late)
 
     def trained(self, data: Data, rng: torch.Generator) -> Autoencoder:
         """The autoencoder itself, trained on `data.train`."""
@@ -69,7 +75,7 @@ class Autoencode(Washer):
         images = data.train
         if self.images is not None and self.images < len(images):
             images = images.subset(torch.randperm(len(images), generator=rng)[: self.images])
-        settings = self.training()
+        settings = self.training(len(images))
         return train_autoencoder(
             fresh.to(settings.torch_device()), images, rng, settings, code=self.code, checkpoint=self.checkpoint
         )

@@ -49,6 +49,6 @@ def query_accuracy(query: Query, images: Images, batch_size: int = 256) -> float
         raise BadInput(f"{images.name} holds no image; give at least one")
     right = 0
     for batch, labels in images.batches(batch_size):
-        answers = query(batch).cpu()
+        answers = torch.as_tensor(query(batch)).cpu()
         right += int(((answers.argmax(1) if answers.ndim == 2 else answers) == labels).sum())
     return right / len(images)
