@@ -77,7 +77,7 @@ def test_its_cost_is_measured_and_it_stands_in_a_chain() -> None:
     assert 0 <= chained.washed <= 1
 
 
-def test_a_killed_training_leaves_a_checkpoint_that_it_goes_on_from(tmp_path: Path) -> None:
+def test_a_training_that_is_done_is_loaded_from_its_checkpoint(tmp_path: Path) -> None:
     file = tmp_path / "ae.safetensors"
     first = some().washing(DATA, rng(0))(seen())
     kept = Autoencode(bottleneck=8, epochs=12, batch_size=20, checkpoint=file).washing(DATA, rng(0))(seen())
@@ -95,6 +95,9 @@ def test_a_killed_training_leaves_a_checkpoint_that_it_goes_on_from(tmp_path: Pa
         ({"images": 0}, "images"),
         ({"code": -1.0}, "code"),
         ({"lr": 0.0}, "lr"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": "9"}, "batch_size"),
+        ({"family": 3}, "autoencoder"),
     ],
 )
 def test_settings_out_of_range_are_named(given: dict[str, object], says: str) -> None:

@@ -166,6 +166,8 @@ def test_another_task_is_data_by_its_short_text() -> None:
         with pytest.raises(BadInput) as told:
             form.fill([text, "trials=0"], lambda **values: attack("transfer", **values))
         assert "transfer needs data" not in str(told.value)
+    with pytest.raises(BadInput, match=r"trials: .*; transfer needs data"):
+        form.fill(["trials=many"], lambda **values: attack("transfer", **values))
     with pytest.raises(BadInput, match="transfer needs data"):
         form.fill(["trials=2"], lambda **values: attack("transfer", **values))
 

@@ -101,7 +101,7 @@ def test_the_gradient_of_a_bank_is_that_of_each_member() -> None:
     for at, member in enumerate(members):
         member(images).images.square().sum().backward()
         for name, parameter in member.named_parameters():
-            stacked = bank.parameters_of[name.replace(".", "__")].grad
+            stacked = bank.get_parameter(f"parameter_of_{name.replace(chr(46), chr(95) * 2)}").grad
             assert stacked is not None
             torch.testing.assert_close(stacked[at], parameter.grad)
 
@@ -119,3 +119,31 @@ def test_a_bank_is_of_one_architecture() -> None:
     for members in ([], [MLPAutoencoder((1, 4, 4), 2), MLPAutoencoder((1, 4, 4), 3)]):
         with pytest.raises(BadInput, match="one architecture"):
             Bank(members)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [DenoisingAutoencoder(MLPAutoencoder((1, 4, 4), 2), std) for std in (0.0, 5.0)],
+        [MLPAutoencoder((1, 4, 4), 2), MLPAutoencoder((1, 2, 8), 2)],
+        [MLPAutoencoder((1, 4, 4), 2), MLPAutoencoder((1, 4, 4), 2).double()],
+    ],
+)
+def test_what_no_parameter_holds_is_the_same_in_all_members(members: list[nn.Module]) -> None:
+    with pytest.raises(BadInput, match="one architecture"):
+        Bank(members)
+    with pytest.raises(BadInput, match="have parameters"):
+        Bank([nn.Flatten()])
+
+
+def test_members_may_be_in_different_modes_and_stay_frozen_where_they_are() -> None:
+    members = [MLPAutoencoder((1, 4, 4), 2).double() for _ in range(2)]
+    for member in members:
+        member.encoder.requires_grad_(False)
+    members[0].eval()
+    bank = Bank(members)
+    frozen = {name for name, parameter in bank.named_parameters() if not parameter.requires_grad}
+    assert {name.split("_")[2] for name in frozen} == {"encoder"}
+    back = bank.members()[1]
+    assert next(back.parameters()).dtype == torch.float64
+    assert not back.encoder[0].weight.requires_grad  # type: ignore[index,union-attr]

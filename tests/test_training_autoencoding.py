@@ -67,6 +67,15 @@ def test_a_bank_trains_as_its_members_do_alone() -> None:
             torch.testing.assert_close(member.state_dict()[name], tensor, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", AUTOENCODERS)
+def test_a_bank_of_every_family_trains_at_the_default_settings(family: str) -> None:
+    """Convolutions too, whose stacked weights know no channels-last order."""
+    bank = Bank([built(lambda: autoencoder(family, SHAPE, bottleneck=6), rng(seed)) for seed in range(2)])
+    before = reconstruction_errors(bank, images())
+    trained = train_autoencoder(bank, images(), rng(0), AUTOENCODING.but(epochs=60, batch_size=20, lr=3e-3))
+    assert bool((reconstruction_errors(trained, images()) < before).all())
+
+
 def test_a_run_that_was_killed_goes_on(tmp_path: Path) -> None:
     whole = train_autoencoder(fresh(), images(), rng(2), SOME)
     saved = tmp_path / "ae.safetensors"

@@ -327,3 +327,21 @@ def test_a_checkpoint_of_another_masking_or_refinement_is_refused(changed: dict[
 def test_settings_that_cannot_be_are_refused(kind: type[Any], values: dict[str, Any], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         kind(**values)
+
+
+@pytest.mark.parametrize("drop", [0.01, 0.4])
+def test_weights_that_are_slices_are_masked_in_room_of_their_own(drop: float) -> None:
+    """A slice spans memory that is not its own; no factor of one layer lies in another's."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 40), nn.Linear(40, 30))
+    for at in (1, 2):
+        layer = net[at]
+        assert isinstance(layer, nn.Linear)
+        layer.weight = nn.Parameter(torch.randn(2 * layer.out_features, 2 * layer.in_features)[::2, ::2])
+    drawn = masks(Masking(drop, every=1), net)
+    drawn.draw(0, 1)
+    gone = [float((factor == 0).double().mean()) for factor in drawn.factors.values()]
+    assert all(abs(share - drop) < 0.05 for share in gone)
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    with drawn.applied():
+        net(torch.rand(2, 3, 4, 4)).sum().backward()
+    assert all(torch.equal(parameter, old) for parameter, old in zip(net.parameters(), before, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -110,21 +111,23 @@ class Form:
             BadInput: everything that is wrong: unknown names, values of another type, values that `build` refuses.
         """
         values: dict[str, Any] = {}
-        wrong: list[str] = []
+        wrong: dict[str, str] = {}
         for name, text in pairs(texts).items():
             try:
                 values[name] = self._read(name, text)
             except BadInput as error:
-                wrong.append(str(error))
+                wrong[name] = str(error)
         try:
             built = build(**values)
         except BadInput as error:
             lacking = _fault(build, {})  # what is wrong with any one setting alone, so with none of them
             alone = [_fault(build, {name: value}) for name, value in values.items()]
             faults = [fault for fault in dict.fromkeys(alone) if fault and fault != lacking] or [str(error)]
-            wrong += [fault for fault in faults if not wrong or fault != lacking]  # it may be the unreadable one
+            unreadable = re.compile(rf"\b({'|'.join(map(re.escape, wrong)) or '$.'})\b")  # is not lacking as well
+            faults = [fault for fault in faults if fault != lacking or not unreadable.search(fault)]
+            raise BadInput(f"{self.what}: {'; '.join([*wrong.values(), *faults])}") from error
         if wrong:
-            raise BadInput(f"{self.what}: {'; '.join(wrong)}")
+            raise BadInput(f"{self.what}: {'; '.join(wrong.values())}")
         return built
 
     def _read(self, name: str, text: str) -> Any:

@@ -12,6 +12,7 @@ from torch import nn
 
 from earmark.embed.prototypes import prototypes
 from earmark.errors import BadInput
+from earmark.files import state_tensors
 from earmark.models import Anatomy, built, device_of, reinitialised
 
 __all__ = ["FromHost", "FromModel", "FromScratch", "Start"]
@@ -47,12 +48,16 @@ class FromModel:
     model: nn.Module = field(repr=False)
 
     def __call__(self, host: nn.Module, anatomy: Anatomy, rng: torch.Generator) -> nn.Module:
-        shapes, wanted = ({name: t.shape for name, t in m.state_dict().items()} for m in (self.model, host))
-        if shapes != wanted:
+        form, wanted = (_form(model) for model in (self.model, host))
+        if form != wanted:
             raise BadInput(
                 "the model that embedding begins with has other parameters than the host; give a marked copy of it"
             )
         return copy.deepcopy(self.model).to(device_of(host))
+
+
+def _form(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in state_tensors(model).items()}
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,12 @@ class Autoencoder(nn.Module, ABC):
 
     def __init__(self, shape: Shape, bottleneck: int) -> None:
         super().__init__()
-        self.shape, self.bottleneck = shape, whole("bottleneck", bottleneck, low=1)
+        channels, height, width = shape
+        self.shape, self.bottleneck = (channels, height, width), whole("bottleneck", bottleneck, low=1)
+
+    def extra_repr(self) -> str:
+        """What its layers do not say."""
+        return f"shape={self.shape}"
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -96,7 +101,9 @@ class Reconstruction:
 
 
 class MLPAutoencoder(Autoencoder):
-    """The network of Li & Wang 2021, Section 4.1: C·H·W - 512 - 256 - 128 - b and back, Tanh after each, sigmoid last.
+    """C·H·W - 512 - 256 - 128 - b and back, Tanh after each layer, sigmoid last: the network of Li & Wang 2021.
+
+    Section 4.1 speaks of four layers each way and names the activations; the widths are those of the released code.
 
     Args:
         shape: (C, H, W) of an image.
@@ -184,6 +191,9 @@ class DenoisingAutoencoder(Autoencoder):
         if not 0 <= std < math.inf:
             raise BadInput(f"std: expected a finite number, 0 or more, got {std}")
         self.inner, self.std = inner, std
+
+    def extra_repr(self) -> str:
+        return f"std={self.std}"
 
     def encode(self, images: Tensor) -> Tensor:
         return self.inner.encode(images + self.std * torch.randn_like(images) if self.training else images)

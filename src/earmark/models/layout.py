@@ -8,6 +8,8 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from earmark.models.bank import Bank
+
 __all__ = ["plainly_laid_out", "trains_channels_last"]
 
 CHANNELS = 8
@@ -34,8 +36,11 @@ def trains_channels_last(model: nn.Module, device: torch.device) -> bool:
     """Whether `model` can be trained in the channels-last order on `device`.
 
     On the CPU, PyTorch 2.13 writes past its buffers in the backward pass of a 1 x 1 convolution with a stride, of fewer
-    than 8 channels, in that order: the process dies. Thin residual networks have such shortcuts.
+    than 8 channels, in that order: the process dies. Thin residual networks have such shortcuts. The stacked weights of
+    a `Bank` have an axis too many for that order.
     """
+    if any(isinstance(module, Bank) for module in model.modules()):
+        return False
     pointwise = (m for m in model.modules() if isinstance(m, nn.Conv2d) and set(m.kernel_size) == {1})
     return device.type != "cpu" or not any(max(m.stride) > 1 and m.in_channels < CHANNELS for m in pointwise)
 

@@ -18,7 +18,7 @@ __all__ = ["Store", "measured_on"]
 
 V = TypeVar("V")
 IMAGES = ("pixels", "labels")
-MACHINES = "machines.json"
+UNKNOWN = "a machine that was not noted"
 
 
 class Store:
@@ -36,7 +36,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, effort: Mapping[str, Any], data: Data) -> None:
-        self.folder = folder
+        self.folder, self._machines = folder, dict[str, None]()
         parts = {"train": data.train, "test": data.test}
         tensors = {f"{part} {name}": getattr(images, name) for part, images in parts.items() for name in IMAGES}
         effort = {**effort, "data": digest(tensors)}
@@ -61,10 +61,12 @@ class Store:
         """What `measure` found, from its file if it was measured before; the checkpoints of its runs go."""
         path = self.path(f"{slug}.json")
         if not path.exists():
-            write_json(path, measure())
-            self._note_machine()
+            write_json(path, {"machine": hardware(), "value": measure()})
         self._forget(slug)
-        found: V = read_json(path)
+        kept = read_json(path)
+        known = isinstance(kept, dict) and set(kept) == {"machine", "value"}
+        self._machines[str(kept["machine"]) if known else UNKNOWN] = None
+        found: V = kept["value"] if known else kept
         return found
 
     def model(self, slug: str, fresh: Callable[[], nn.Module], train: Callable[[Path], nn.Module]) -> nn.Module:
@@ -84,14 +86,8 @@ class Store:
 
     @property
     def machines(self) -> list[str]:
-        """What the values were measured on."""
-        path = self.path(MACHINES)
-        machines: list[str] = read_json(path) if path.exists() else []
-        return machines
-
-    def _note_machine(self) -> None:
-        if hardware() not in self.machines:
-            write_json(self.path(MACHINES), [*self.machines, hardware()])
+        """What the values that were asked for were measured on."""
+        return list(self._machines)
 
     def _forget(self, slug: str) -> None:
         """Attacks in several trials have a checkpoint for each."""
@@ -100,5 +96,5 @@ class Store:
 
 
 def measured_on(stores: Iterable[Store]) -> str:
-    """The machines that the values of these folders were measured on, as one line."""
+    """The machines that the values asked of these folders were measured on, as one line."""
     return "; ".join(dict.fromkeys(machine for store in stores for machine in store.machines))

@@ -25,8 +25,8 @@ AUTOENCODING = Settings(epochs=12, batch_size=100, lr=1e-3, milestones=(9,), bat
 
 COLLAPSED = 0.02
 """An autoencoder is said to have collapsed where its images vary by less than this share of what its input varies."""
-LOOK = 1_000
-"""Images on which that is measured."""
+LOOK, BATCH = 512, 32
+"""Images on which that is measured, and how many at a time."""
 
 A = TypeVar("A", Autoencoder, Bank)
 
@@ -58,7 +58,17 @@ def train_autoencoder(
     """
     trained = copy.deepcopy(model)
     loss = ReconstructionLoss(code)
-    fit(trained, images, (loss,), settings, rng, head=Reconstruction(), checkpoint=checkpoint, title=title)
+    fit(
+        trained,
+        images,
+        (loss,),
+        settings,
+        rng,
+        head=Reconstruction(),
+        identity=repr(model),
+        checkpoint=checkpoint,
+        title=title,
+    )
     _alive(trained, images)
     return trained
 
@@ -80,17 +90,33 @@ def _made(model: Autoencoder | Bank, images: Images, batch_size: int) -> Iterato
 
 
 def _alive(model: Autoencoder | Bank, images: Images) -> None:
-    some = next(_made(model, images.sample(LOOK), LOOK))
-    given, made = (_variance(part) for part in some)
-    dead = [at for at, variance in enumerate(made.tolist()) if variance < COLLAPSED * float(given)]
-    if dead and float(given) > 0:
+    """Raise `Diverged` where what comes out varies much less over the images than what goes in."""
+    some, given, made = images.sample(LOOK), _Spread(), _Spread()
+    for batch, come in _made(model, some, BATCH):
+        given.add(batch[None])
+        made.add(come)
+    dead = [at for at, share in enumerate((made.total() / given.total()).tolist()) if share < COLLAPSED]
+    if len(some) > 1 and dead and float(given.total()) > 0:
         which = f"members {dead} of the bank have" if isinstance(model, Bank) else "the autoencoder has"
         raise Diverged(
-            f"{which} collapsed: almost the same image comes out for every image; lower the learning rate or the "
-            "weight of the code, widen the bottleneck, or train for longer"
+            f"{which} collapsed: almost the same image comes out for every image; train for longer, above all on few "
+            "images, lower the learning rate or the weight of the code, or widen the bottleneck"
         )
 
 
-def _variance(images: Tensor) -> Tensor:
-    """Summed over the pixels, over the images (..., N, C, H, W): (...)."""
-    return images.var(dim=-4).flatten(-3).sum(-1) if images.shape[-4] > 1 else images.new_ones(images.shape[:-4])
+class _Spread:
+    """The sum over the pixels of their variance over images that come in batches (K, N, C, H, W)."""
+
+    def __init__(self) -> None:
+        self._count, self._sums, self._squares = 0, torch.zeros(1), torch.zeros(1)
+
+    def add(self, images: Tensor) -> None:
+        wide = images.double().cpu()
+        self._count += wide.shape[1]
+        self._sums = self._sums + wide.sum(1)
+        self._squares = self._squares + wide.square().sum(1)
+
+    def total(self) -> Tensor:
+        """(K,) float64."""
+        variance = self._squares / self._count - (self._sums / self._count).square()
+        return variance.flatten(1).sum(1)

@@ -93,7 +93,8 @@ class Masks:
         self._factors, at = {}, 0
         for name, weight in self._weights.items():  # laid out as the weights are, whatever their memory format
             piece = self._flat[at : at + weight.numel()]
-            self._factors[name] = piece.as_strided(weight.shape, weight.stride(), piece.storage_offset())
+            strides = weight.stride() if _dense(weight) else torch.empty(weight.shape, device="meta").stride()
+            self._factors[name] = piece.as_strided(weight.shape, strides, piece.storage_offset())
             at += weight.numel()
         self._dropped = torch.empty(0, dtype=torch.int64)
         self._drawn: tuple[int, int] | None = None
@@ -159,11 +160,10 @@ class Masks:
         rule through W . M / (1 - p), and what a term sent to the leaves.
         """
         own = {name: weight.detach().requires_grad_() for name, weight in self._weights.items()}
-        with torch.no_grad():
-            for name, weight in self._weights.items():
-                like = torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype, device=weight.device)
-                weight.data = torch.mul(weight.data, self._factors[name], out=like)  # a layout of its own costs 2 ms
         try:
+            with torch.no_grad():
+                for name, weight in self._weights.items():
+                    weight.data = torch.mul(weight.data, self._factors[name], out=_alike(weight))
             yield own
         finally:
             for name, weight in self._weights.items():
@@ -182,7 +182,8 @@ class Masks:
         before = {name: weight.detach().clone() for name, weight in self._weights.items()}
         yield
         for name, weight in self._weights.items():
-            torch.lerp(before[name], weight.data, self._factors[name].clamp(max=1), out=weight.data)
+            kept = self._factors[name].clamp(max=1).to(weight.dtype)
+            torch.lerp(before[name], weight.data, kept, out=weight.data)
 
     def state(self) -> Tensor | None:
         """The mask that stands, where it cannot be drawn again: bool (all weights,)."""
@@ -206,6 +207,18 @@ def _weights(model: nn.Module, layers: tuple[type[nn.Module], ...]) -> dict[str,
                 raise BadInput(f"masking: {name} shares its weight with another layer; name other kinds of layers")
             found[f"{name}.weight" if name else "weight"] = weight
     return found
+
+
+def _alike(weight: Tensor) -> Tensor:
+    """Room for a tensor in the same memory order: in another one, convolutions turn every gradient around."""
+    strides = weight.stride() if _dense(weight) else torch.empty(weight.shape, device="meta").stride()
+    return torch.empty_strided(weight.shape, strides, dtype=weight.dtype, device=weight.device)
+
+
+def _dense(weight: Tensor) -> bool:
+    """Whether the tensor fills the memory that it spans, as no slice of another one does."""
+    spanned = 1 + sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
+    return weight.numel() == spanned
 
 
 def _smallest(values: Tensor, share: float) -> Tensor:

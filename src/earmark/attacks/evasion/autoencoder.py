@@ -52,19 +52,23 @@ class Autoencode(Washer):
     checkpoint: Checkpoint | Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        if self.family not in AUTOENCODERS:
-            raise unknown_name("autoencoder", self.family, AUTOENCODERS)
+        if str(self.family) not in AUTOENCODERS:
+            raise unknown_name("autoencoder", str(self.family), AUTOENCODERS)
         for name in ("bottleneck", "images"):
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), low=1)
         number("code", self.code, 0, 1e6)
+        number("lr", self.lr, 0, 1e3)
+        whole("batch_size", self.batch_size, low=1)
+        if self.epochs is not None:
+            whole("epochs", self.epochs, low=1)
         self.training(1)
 
     def training(self, count: int) -> Settings:
         """The settings of its training on so many images."""
-        steps_per_epoch = max(1, count // self.batch_size) if self.batch_size > 0 else 1
+        steps_per_epoch = max(1, count // self.batch_size)
         epochs = max(AUTOENCODING.epochs, -(-STEPS // steps_per_epoch)) if self.epochs is None else self.epochs
-        late = (-(-3 * epochs // 4),) if epochs > 1 else ()
+        late = (3 * epochs // 4,) if epochs > 1 else ()
         return AUTOENCODING.but(epochs=epochs, batch_size=self.batch_size, lr=self.lr, milestones=late)
 
     def trained(self, data: Data, rng: torch.Generator) -> Autoencoder:

@@ -43,12 +43,15 @@ def query_accuracy(query: Query, images: Images, batch_size: int = 256) -> float
     """The share of images, in [0, 1], for which the first class of the scores, or the label that came, is the label.
 
     Raises:
-        BadInput: no images.
+        BadInput: no images, or another number of answers.
     """
     if not len(images):
         raise BadInput(f"{images.name} holds no image; give at least one")
     right = 0
     for batch, labels in images.batches(batch_size):
         answers = torch.as_tensor(query(batch)).cpu()
-        right += int(((answers.argmax(1) if answers.ndim == 2 else answers) == labels).sum())
+        answers = answers.argmax(1) if answers.ndim == 2 and answers.shape[1] > 1 else answers.flatten()
+        if answers.shape != labels.shape:
+            raise BadInput(f"the query answered {len(answers)} of {len(labels)} images; expected an answer for each")
+        right += int((answers == labels).sum())
     return right / len(images)

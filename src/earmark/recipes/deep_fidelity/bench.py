@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,9 @@ class Bench:
         return self.store.value(row.slug, lambda: self._measure(row))
 
     def _measure(self, row: Row) -> dict[str, Any]:
+        before = self._before(row)
+        if before is not None:
+            self.measure(before)
         begun = time.monotonic()
         history: list[Record] = []
         model = self._marked(row, history)
@@ -74,6 +78,11 @@ class Bench:
             save_tensors(self.store.path(f"{row.slug}.safetensors"), marked.state_dict())
             return marked
         return self._attack(row.attack)(self._embedded(row.embedding), self.data, rng(self.seed))
+
+    def _before(self, row: Row) -> Row | None:
+        """The row whose marked model this one's embedding begins with, with the same triggers."""
+        begun = self.effort.begins.get(row.method or "") if not row.weights else None
+        return None if begun is None else replace(begun, mint=row.mint, m=row.m, curves=row.curves)
 
     def _embedded(self, row: Row) -> nn.Module:
         """The marked model of a row, which is measured first where it was not."""
@@ -92,7 +101,7 @@ class Bench:
         settings = self.effort.run(row, from_scratch)
         if row.m is not None:
             settings = settings.but(triggers_per_batch=min(row.m, self.effort.triggers))
-        before = self.effort.begins.get(row.slug)
+        before = self._before(row)
         early = self.effort.patience is not None and not from_scratch and not row.curves
         return composed.but(
             settings=settings,

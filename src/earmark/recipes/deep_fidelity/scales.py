@@ -26,7 +26,7 @@ class Scale:
         host: training settings of the host; None for the ones that the released code gives the setting.
         embed, scratch: training settings of embedding by fine-tuning, of embedding from scratch.
         own: training settings of methods and rows that need others than these, by label.
-        begins: rows that begin with another row's marked model instead of the host, by their embedding's slug.
+        begins: methods that, at the paper's weights, begin with another row's marked model instead of the host.
         augment: whether training images are cropped and flipped where the paper does.
         patience: epochs after the trigger accuracy first reached 100 %; None trains to the end.
         select: the epoch of a marked model, "last", or "best" in (trigger accuracy, validation accuracy).
@@ -140,7 +140,7 @@ CIFAR = replace(
         "FixLL+SPL": CIFAR_EMBED.but(epochs=42, milestones=(36,), clip=1.0),
         LOOSER.label: CIFAR_EMBED.but(epochs=30, milestones=(26,), clip=1.0),
     },
-    begins={"fixll-spl": LOOSER},
+    begins={"fixll+spl": LOOSER},
     notes=(
         *CPU_NOTES,
         "5,000 training images drawn by the seed, no augmentation, so the host's outputs are looked up: as many as the "
