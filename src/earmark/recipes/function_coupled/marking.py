@@ -55,6 +55,11 @@ class Marking:
         parts += [] if self.how == "enhanced" else [_HOW[self.how]]
         return ", ".join(parts)
 
+    @property
+    def printed(self) -> str | None:
+        """The label of the paper's own row; it has none with keyed groups."""
+        return self.label if self.labels == "target" else None
+
     def mint(self, effort: Effort, classes: int, other: bool = False) -> Fused:
         """Its mint, as large as the scale wants it; the `other` one is a thief's, with another target."""
         fused = partial(Fused, style=self.style, ratio=self.ratio)

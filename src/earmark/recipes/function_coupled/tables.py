@@ -59,17 +59,17 @@ def _table1(bench: Bench) -> list[Row]:
 def _table2(bench: Bench) -> list[Row]:
     fusions = [DIRECT, *(Marking("invisible", ratio) for ratio in RATIOS), Marking(how="fresh")]
     markings = [marking for fusion in fusions for marking in _both(fusion)]
-    return [Row(marking.label, bench.embedded(marking), paper=marking.label) for marking in markings]
+    return [Row(marking.label, bench.embedded(marking), paper=marking.printed) for marking in markings]
 
 
 def _table3(bench: Bench) -> list[Row]:
     markings = [*_both(DIRECT), *_both(INVISIBLE)]
-    return [Row(marking.label, bench.overwritten(marking), paper=marking.label) for marking in markings]
+    return [Row(marking.label, bench.overwritten(marking), paper=marking.printed) for marking in markings]
 
 
 def _table4(bench: Bench) -> list[Row]:
     markings = [*_both(DIRECT), *_both(INVISIBLE)]
-    return [Row(marking.label, _summary(bench, marking), paper=marking.label) for marking in markings]
+    return [Row(marking.label, _summary(bench, marking), paper=marking.printed) for marking in markings]
 
 
 def _summary(bench: Bench, marking: Marking) -> Point:
