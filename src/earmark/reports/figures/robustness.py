@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ SHOWN = (
 )
 AXES = {"trial": "Trials of fine-tuning", "share": "Share of weights pruned (%)"}
 COLUMNS = 4
+TITLE = 34
+"""Characters to a line above a panel."""
 
 
 @drawn
@@ -50,7 +53,8 @@ def robustness_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, float | 
     axes = figure.subplots(down, columns, squeeze=False, sharex=True, sharey=True)
     for ax, (label, seeds) in zip(axes.ravel(), rows.items(), strict=False):
         _panel(ax, seeds, over)
-        ax.set_title(f"{printable(label)}\n{_evidence(seeds)}", fontsize=7.5, color=INK)
+        title = "\n".join([*textwrap.wrap(printable(label), TITLE), _evidence(seeds)])
+        ax.set_title(title, fontsize=7.5, color=INK)
     for ax in axes.ravel()[len(rows) :]:
         ax.set_axis_off()
     for ax in axes[-1]:
