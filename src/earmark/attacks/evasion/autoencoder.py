@@ -12,6 +12,7 @@ from torch import Tensor
 
 from earmark.attacks.evasion.washer import Wash, Washer
 from earmark.core import Data
+from earmark.data import drawn
 from earmark.errors import number, unknown_name, whole
 from earmark.models import AUTOENCODERS, Autoencoder, autoencoder, built, device_of, evaluating
 from earmark.training import AUTOENCODING, Checkpoint, Settings, train_autoencoder
@@ -76,9 +77,7 @@ class Autoencode(Washer):
         own: dict[str, Any] = {} if self.bottleneck is None else {"bottleneck": self.bottleneck}
         fresh = built(partial(autoencoder, self.family, data.shape, **own), rng)
         assert isinstance(fresh, Autoencoder)
-        images = data.train
-        if self.images is not None and self.images < len(images):
-            images = images.subset(torch.randperm(len(images), generator=rng)[: self.images])
+        images = drawn(data.train, None if self.images is None else min(self.images, len(data.train)), rng)
         settings = self.training(len(images))
         return train_autoencoder(
             fresh.to(settings.torch_device()), images, rng, settings, code=self.code, checkpoint=self.checkpoint
