@@ -105,3 +105,9 @@ def test_what_is_taught_is_not_what_is_asked(host: nn.Module, mark: TriggerSet, 
     assert mark.teaching is not None
     assert seen[-1]["taught_acc"] == accuracy(marked, mark.teaching)
     assert seen[-1]["trig_acc"] == accuracy(marked, mark.as_images())
+
+
+def test_a_network_to_start_from_is_for_a_fresh_start() -> None:
+    assert isinstance(function_coupled(fresh=True, build=TinyNet).start, FromScratch)
+    with pytest.raises(BadInput, match="fresh=True"):
+        function_coupled(build=TinyNet)

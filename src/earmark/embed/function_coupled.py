@@ -21,6 +21,7 @@ from torch import nn
 from earmark.embed.backdoor import Backdoor
 from earmark.embed.smoothing import KeyedSmoothing
 from earmark.embed.start import FromHost, FromScratch
+from earmark.errors import BadInput
 from earmark.training import CrossEntropy, Masking, Refinement, Settings
 
 __all__ = ["function_coupled", "function_coupled_2023_02", "function_coupled_2023_06", "function_coupled_plus"]
@@ -72,8 +73,10 @@ def function_coupled(
         build: see `FromScratch`.
 
     Raises:
-        BadInput: a share outside [0, 1), an interval or a rate that is none.
+        BadInput: a share outside [0, 1), an interval or a rate that is none, or `build` without `fresh`.
     """
+    if build is not None and not fresh:
+        raise BadInput("build= makes the network to start from; give fresh=True as well, or leave it out")
     return Backdoor(
         "Function-coupled",
         (CrossEntropy(),),

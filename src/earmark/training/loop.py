@@ -1,7 +1,8 @@
 """`fit`, the only training loop.
 
 All randomness of a run is a function of (seed, epoch, step), with the seed drawn once from the caller's generator.
-So a run that was killed goes on from any step exactly as it would have gone, and the global random state is never used.
+So a run that was killed goes on from any step exactly as it would have gone. Dropout draws from the global generators
+of CPU and CUDA, which are seeded for each step and afterwards are what they were.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def fit(
     """Train `model` in place: each step minimises sum_t weight_t * term_t over B images and m triggers, joined.
 
     Args:
-        model: a classifier; on return it holds the last epoch's state, or the preferred one's.
+        model: a classifier, or what `head` can read; on return it holds the last epoch's state, or the preferred one's.
         data: the training images.
         terms: the summands of the objective.
         settings: see `Settings`.

@@ -136,6 +136,7 @@ class Masks:
         share = self._how.drop
         if share <= SPARSE:
             self._flat.index_fill_(0, self._dropped.to(self._flat.device), self._kept)
+            # with replacement; so many draws hit the wanted share of different weights on average
             draws = round(math.log1p(-share) / math.log1p(-1 / self._size)) if self._size > 1 else round(share)
             self._dropped = torch.randint(self._size, (draws,), generator=torch.Generator().manual_seed(seed))
             self._flat.index_fill_(0, self._dropped.to(self._flat.device), 0.0)

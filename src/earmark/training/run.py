@@ -29,7 +29,9 @@ NONE: Mapping[str, Tensor] = {}
 
 
 class Run:
-    """Counts first: a step is one forward and one backward of the joined batch, and nothing that could be looked up.
+    """The state of one training run, and its step.
+
+    A step is one forward and one backward of the joined batch, and nothing that could be looked up.
 
     The host's outputs are a table where no augmentation changes the view. Where nothing but the head is trained, the
     penultimate features are constants and a table, too.
@@ -108,6 +110,7 @@ class Run:
             torch.cuda.default_generators[self.device.index or 0].manual_seed(seed)
 
     def _read(self, batch: Batch) -> Reading:
+        """Features and logits of the joined batch, (clean + m, ...) each."""
         if self._tables is None:
             return self._anatomy.read(self.model, batch.images, self._wrapped)
         data, triggers = self._tables
@@ -118,6 +121,7 @@ class Run:
         return Reading(features, self._anatomy.linear(self.model)(features))
 
     def _read_host(self, batch: Batch) -> Reading | None:
+        """The host's features and logits of the training images (clean, ...); None where no term asks for them."""
         if self._host_table is not None:
             return Reading(*(tensor.index_select(0, batch.rows) for tensor in self._host_table))
         if self._host is not None:
@@ -128,6 +132,7 @@ class Run:
     def _prepare_host(
         self, host: nn.Module | Reading | None, data: Images, layout: torch.memory_format
     ) -> tuple[nn.Module | None, Reading | None]:
+        """The host to ask at each step, or what it says of every training image, or neither."""
         if host is None or not any(term.needs_host for term in self.terms):
             return None, None
         if isinstance(host, nn.Module) and self.augment is None:
@@ -138,6 +143,7 @@ class Run:
         return copy.deepcopy(host).to(self.device, memory_format=layout), None  # type: ignore[call-overload]
 
     def _constant_features(self, data: Images, triggers: Images | None) -> tuple[Tensor, Tensor | None] | None:
+        """Features of all training images (N, d) and triggers (n, d), where no step changes them; otherwise None."""
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         plain = self.augment is None and self._masks is None and self._refinement is None
         still = self.settings.batchnorm == "frozen" and plain and self._fabric.world_size == 1

@@ -37,8 +37,8 @@ class Step:
 
     Attributes:
         images: what the model saw (clean + m, C, H, W), in [0, 1].
-        features: penultimate features (clean + m, d).
-        logits: (clean + m, K).
+        features: penultimate features (clean + m, d), or what another reader than a classifier's calls so.
+        logits: (clean + m, K), likewise.
         targets: labels (clean + m,).
         clean: how many rows are training images.
         nominal: the batch size of the settings (of this process's share), the divisor even in a short last batch.
