@@ -53,7 +53,7 @@ def robustness_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, float | 
     axes = figure.subplots(down, columns, squeeze=False, sharex=True, sharey=True)
     for ax, (label, seeds) in zip(axes.ravel(), rows.items(), strict=False):
         _panel(ax, seeds, over)
-        title = "\n".join([*textwrap.wrap(printable(label), TITLE), _evidence(seeds)])
+        title = "\n".join([*textwrap.wrap(printable(label), TITLE, break_on_hyphens=False), _evidence(seeds)])
         ax.set_title(title, fontsize=7.5, color=INK)
     for ax in axes.ravel()[len(rows) :]:
         ax.set_axis_off()
