@@ -81,7 +81,8 @@ def report(
     tables = [*([fidelity_table(found.reports)] if found.reports else []), *found.tables]
     write_report(out, Report(title, found.rulings, tables=tables, pictures=pictures))
     told = {"out": str(out), "verdicts": len(found.rulings), "tables": len(tables)}
-    show(as_json, told, f"{out}: {len(found.rulings)} verdicts, {len(tables)} tables")
+    counted = [f"{n} {what}{'s' * (n != 1)}" for n, what in ((len(found.rulings), "verdict"), (len(tables), "table"))]
+    show(as_json, told, f"{out}: {', '.join(counted)}")
 
 
 @dataclass
