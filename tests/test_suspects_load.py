@@ -128,7 +128,7 @@ def test_weights_that_do_not_fit_are_compared_by_name_and_shape(nets: Path, weig
         load_model(f"{nets}:small", file)
     assert str(error.value) == (
         "nets.safetensors does not fit the model: missing 1.bias; unexpected extra.0, extra.1, extra.2 and 2 more; "
-        "wrong shape 1.weight (9, 4) for (3, 4); give the weights of this very architecture"
+        "wrong shape 1.weight (9, 4) for (3, 4); give the weights of this very architecture, or name theirs"
     )
 
 

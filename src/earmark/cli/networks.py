@@ -67,7 +67,7 @@ def network(name: str, weights: Path | None, arguments: Sequence[str] | None, ta
     try:
         model = load_model(function, weights, **{**known(task), **given})
     except BadInput as error:
-        raise BadInput(f"{error}, or name the network that they belong to (it was --model {name})") from error
+        raise BadInput(f"{error} (--model {name})") from error
     return model.to(Settings().torch_device())
 
 

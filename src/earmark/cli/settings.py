@@ -123,8 +123,8 @@ class Form:
             lacking = _fault(build, {})  # what is wrong with any one setting alone, so with none of them
             alone = [_fault(build, {name: value}) for name, value in values.items()]
             faults = [fault for fault in dict.fromkeys(alone) if fault and fault != lacking] or [str(error)]
-            unreadable = re.compile(rf"\b({'|'.join(map(re.escape, wrong)) or '$.'})\b")  # is not lacking as well
-            faults = [fault for fault in faults if fault != lacking or not unreadable.search(fault)]
+            named = any(re.search(rf"\b{re.escape(name)}\b", lacking or "") for name in wrong)
+            faults = [fault for fault in faults if not (named and fault == lacking)]  # unreadable, so not lacking
             raise BadInput(f"{self.what}: {'; '.join([*wrong.values(), *faults])}") from error
         if wrong:
             raise BadInput(f"{self.what}: {'; '.join(wrong.values())}")

@@ -105,7 +105,9 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor], file: str) -> None:
     faults = {"missing": own.keys() - weights.keys(), "unexpected": weights.keys() - own.keys(), "wrong shape": shapes}
     said = "; ".join(f"{fault} {_compact(sorted(names))}" for fault, names in faults.items() if names)
     if said:
-        raise BadInput(f"{file} does not fit the model: {said}; give the weights of this very architecture")
+        raise BadInput(
+            f"{file} does not fit the model: {said}; give the weights of this very architecture, or name theirs"
+        )
     try:
         module.load_state_dict(dict(weights), strict=True)
     except RuntimeError as error:

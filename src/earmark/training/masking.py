@@ -93,8 +93,7 @@ class Masks:
         self._factors, at = {}, 0
         for name, weight in self._weights.items():  # laid out as the weights are, whatever their memory format
             piece = self._flat[at : at + weight.numel()]
-            strides = weight.stride() if _dense(weight) else torch.empty(weight.shape, device="meta").stride()
-            self._factors[name] = piece.as_strided(weight.shape, strides, piece.storage_offset())
+            self._factors[name] = piece.as_strided(weight.shape, _strides(weight), piece.storage_offset())
             at += weight.numel()
         self._dropped = torch.empty(0, dtype=torch.int64)
         self._drawn: tuple[int, int] | None = None
@@ -212,14 +211,13 @@ def _weights(model: nn.Module, layers: tuple[type[nn.Module], ...]) -> dict[str,
 
 def _alike(weight: Tensor) -> Tensor:
     """Room for a tensor in the same memory order: in another one, convolutions turn every gradient around."""
-    strides = weight.stride() if _dense(weight) else torch.empty(weight.shape, device="meta").stride()
-    return torch.empty_strided(weight.shape, strides, dtype=weight.dtype, device=weight.device)
+    return torch.empty_strided(weight.shape, _strides(weight), dtype=weight.dtype, device=weight.device)
 
 
-def _dense(weight: Tensor) -> bool:
-    """Whether the tensor fills the memory that it spans, as no slice of another one does."""
+def _strides(weight: Tensor) -> tuple[int, ...]:
+    """The weight's own, or plain ones for a slice of another tensor, which does not fill the memory that it spans."""
     spanned = 1 + sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
-    return weight.numel() == spanned
+    return weight.stride() if weight.numel() == spanned else torch.empty(weight.shape, device="meta").stride()
 
 
 def _smallest(values: Tensor, share: float) -> Tensor:
