@@ -246,6 +246,50 @@ def test_every_removal_writes_a_model(desk: Desk, name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("name", "sets"), [("jpeg", ("--set", "quality=90")), ("bit-depth", ()), ("blur+jpeg", ())])
+def test_an_evasion_tells_what_it_costs_and_what_it_leaves(desk: Desk, name: str, sets: tuple[str, ...]) -> None:
+    words = (*evading(name), *sets)
+    found, told = desk.run(*words, "--json"), desk.run(*words)
+    value = found.value
+    assert found.status == told.status == (0 if value["accepted"] else 1)
+    assert 0 <= value["val_acc"] <= 1
+    assert value["val_acc_before"] > 0.7
+    assert f"{100 * value['val_acc']:.2f} % of the test images right" in told.out
+    plain = desk.run("verify", "@marked.safetensors", "--mark", "@mark.safetensors", "--json").value
+    assert value["statistic"] <= plain["statistic"]
+
+
+def evading(name: str) -> tuple[str, ...]:
+    return ("evade", name, "@marked.safetensors", "--mark", "@mark.safetensors", "--data", "npz:@digits.npz")
+
+
+def test_an_autoencoder_that_was_killed_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ("--set", "epochs=30", "--set", "batch_size=40", "--set", "lr=0.003", "--checkpoint", "@washer.checkpoint")
+    words = (*evading("autoencoder"), *run)
+    unbroken = desk.run(*words, "--json").value
+    (desk.folder / "washer.checkpoint").unlink()
+    with monkeypatch.context() as patch:
+        counted, step = iter(range(120)), Run.step
+        patch.setattr(Run, "step", lambda *case: _interrupting(counted) and step(*case))
+        assert desk.run(*words).status == 130
+    assert (desk.folder / "washer.checkpoint").exists()
+    assert desk.run(*words, "--json").value == unbroken
+
+
+@pytest.mark.parametrize(
+    ("name", "rest", "says"),
+    [
+        ("jpg", (), "unknown evasion 'jpg': did you mean 'jpeg'"),
+        ("chain", (), "unknown evasion 'chain'"),
+        ("jpeg+blur", ("--set", "quality=3"), "--set is for a single evasion"),
+        ("jpeg", ("--checkpoint", "@x"), "leave it out"),
+        ("jpeg", ("--set", "quality=300"), "quality"),
+    ],
+)
+def test_evasions_that_will_not_do_are_named(desk: Desk, name: str, rest: tuple[str, ...], says: str) -> None:
+    assert says in desk.fault(*evading(name), *rest)
+
+
 @pytest.mark.parametrize("name", sorted(FORGERIES))
 def test_every_forgery_is_committed_to_and_rejected(desk: Desk, name: str) -> None:
     told = desk.good(*attack(name, f"@{name}", *quick(name)))

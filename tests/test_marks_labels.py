@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from earmark.data import digits
 from earmark.errors import BadInput
 from earmark.keys import KeyedStream, MarkKey
-from earmark.marks import POLICIES, Chain, LabelPolicy, NotTrue, OneClass, Stamped, Uniform, policy_from
+from earmark.marks import POLICIES, Chain, LabelPolicy, Listed, NotTrue, OneClass, Stamped, Uniform, policy_from
 
 
 def stream(seed: int = 0) -> KeyedStream:
@@ -56,7 +56,7 @@ def test_no_habit_of_an_innocent_suspect_beats_the_null(policy: LabelPolicy, hab
 
 
 def test_labels_that_a_model_may_hit_by_habit_have_no_null() -> None:
-    for policy in (Chain(4), OneClass(2)):
+    for policy in (Chain(4), OneClass(2), Listed((0, 7))):
         null = policy.null(10)
         assert (null.basis, null.rate) == ("none", None)
         assert "prove" in null.words
@@ -65,6 +65,7 @@ def test_labels_that_a_model_may_hit_by_habit_have_no_null() -> None:
 def test_chain_labels_count_up_and_one_class_labels_stay() -> None:
     assert Chain(4).draw(stream(), 10, 5, None).tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert OneClass(0).draw(stream(), 3, 5, None).tolist() == [0, 0, 0]
+    assert Listed((0, 4)).draw(stream(), 3, 5, None).tolist() == [0, 4, 0]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,7 @@ def test_chain_labels_count_up_and_one_class_labels_stay() -> None:
     [
         (Chain(10), 9, "as many classes, got 9"),
         (OneClass(5), 5, "below 5"),
+        (Listed((0, 7)), 7, "below 7"),
         (NotTrue(), 2, "at least 3 classes"),
         (NotTrue(), 10, "show a true class"),
     ],
@@ -82,7 +84,7 @@ def test_policies_name_the_classes_that_they_need(policy: LabelPolicy, classes: 
         policy.draw(stream(), 2, classes, true)
 
 
-@pytest.mark.parametrize("policy", [Uniform(), NotTrue(), Chain(3), OneClass(4)])
+@pytest.mark.parametrize("policy", [Uniform(), NotTrue(), Chain(3), OneClass(4), Listed((0, 7))])
 def test_a_policy_comes_back_from_its_settings(policy: LabelPolicy) -> None:
     assert policy_from(policy.settings()) == policy
     assert POLICIES[policy.name] is type(policy)
@@ -102,7 +104,7 @@ JSON = st.recursive(
 )
 
 
-@given(JSON, st.sampled_from([*POLICIES, "x"]), st.sampled_from(["target", "length", "x"]))
+@given(JSON, st.sampled_from([*POLICIES, "x"]), st.sampled_from(["target", "length", "labels", "x"]))
 def test_hostile_label_settings_give_a_policy_or_an_error(value: Any, name: str, field: str) -> None:
     for settings in (value, {"policy": value}, {"policy": name, field: value}):
         try:

@@ -12,7 +12,7 @@ from earmark.core import Data, Images, rng
 from earmark.errors import BadInput
 from earmark.evidence.judge import minting_fault
 from earmark.keys import MarkKey
-from earmark.marks import Chain, NotTrue, Penetration, Penetrative, TriggerSet, remint
+from earmark.marks import Chain, Listed, NotTrue, Penetration, Penetrative, TriggerSet, remint
 from earmark.marks.triggers.stamps import distance, prestamps, stamp_on, stamp_values
 from earmark.models import Bank, MLPAutoencoder, built
 from earmark.training import AUTOENCODING, train_autoencoder
@@ -54,22 +54,23 @@ def test_a_stamp_is_added_and_clipped_in_whole_numbers() -> None:
     assert torch.equal(stamp_on(pixels, torch.full_like(pixels, 128)), pixels), "128 is nothing"
 
 
-@pytest.mark.parametrize("target", ["stamp", "image"])
-def test_the_batched_loss_is_the_loop_of_equation_5(target: str) -> None:
-    """Over single images, as the equation is written, on the images that an API would get."""
-    bank, how = untrained(), Penetration(similarity=0.3, target=target)
+@pytest.mark.parametrize(("target", "clipped"), [("stamp", True), ("image", True), ("stamp", False), ("image", False)])
+def test_the_batched_loss_is_the_loop_of_equation_5(target: str, clipped: bool) -> None:
+    """Over single images, as the equation is written, on the images that an API would get or as the paper has them."""
+    bank, how = untrained(), Penetration(similarity=0.3, target=target, clipped=clipped)
     carriers = DATA.train.pixels[:8].view(2, 4, *SHAPE).float() / 255
     starts = prestamps(KEY.stream("prestamps"), "low-frequency", 2, SHAPE)
     wanted = stamp_values(starts).float() / 255
     stamps = (wanted + 0.1 * torch.randn(wanted.shape, generator=rng(3))).requires_grad_()
     loss = how.loss(bank, carriers, stamps, wanted)
-    rounded = (2 * ((stamps.detach() * 255 / 2).round()).clamp(-127, 127)) / 255
+    rounded = (2 * ((stamps.detach() * 255 / 2).round()).clamp(-127, 127)) / 255 if clipped else stamps.detach()
     members = [member.eval() for member in bank.members()]
     for i in range(2):
         total = torch.zeros(())
         for j in range(4):
             for member in members:
-                seen = ((carriers[i, j] + rounded[i]).clamp(0, 1) * 255).round() / 255
+                moved = carriers[i, j] + rounded[i]
+                seen = (moved.clamp(0, 1) * 255).round() / 255 if clipped else moved
                 goal = rounded[i] if target == "stamp" else seen
                 total = total + (member(seen[None]).images[0] - goal).square().sum() / 12
         total = total + 0.3 * (rounded[i] - wanted[i]).square().sum()
@@ -105,6 +106,38 @@ def test_half_planes_fill_half_of_the_image_and_differ() -> None:
     assert set(stamp_values(halves).flatten().tolist()) == {0, 126}, "nothing, and 0.5 in 8 bits"
     assert bool(((filled > 0.4) & (filled < 0.6)).all())
     assert len({half.numpy().tobytes() for half in halves}) > 6
+
+
+def test_noise_has_a_level_for_every_pixel_and_a_checkerboard_a_keyed_place() -> None:
+    noise = prestamps(KEY.stream("prestamps"), "noise", 2, (3, 16, 16))
+    assert set(noise.flatten().tolist()) == set(range(128, 192))
+    boards = prestamps(KEY.stream("prestamps"), "checkerboard", 6, (1, 28, 28))
+    assert set(boards.flatten().tolist()) == {1, 128, 255}
+    assert [int((board != 128).sum()) for board in boards] == [25] * 6
+    assert len({board.numpy().tobytes() for board in boards}) == 6
+    large = prestamps(KEY.stream("prestamps"), "checkerboard", 1, (3, 4, 224))
+    assert int((large[0, 0] != 128).sum()) == 4 * 5, "no higher than the image"
+
+
+def test_prestamps_show_what_the_owner_gives_at_keyed_places(shadows: Bank) -> None:
+    written = penetrative(text="E", count=8, teaching=8)(KEY, None, DATA)
+    assert written.settings["pattern"] == "picture"
+    assert remint(KEY, written).digest() == written.digest()
+    assert written.carriers is not None
+    stamps = written.carriers.pixels[-4:]
+    assert set(stamps.flatten().tolist()) == {128, 191}
+    assert [int((stamp != 128).sum()) for stamp in stamps] == [18] * 4, "the inked pixels of an E"
+    assert len({stamp.numpy().tobytes() for stamp in stamps}) > 1
+    smile = penetrative(logo=[[0, 255], [255, 0]])(KEY, None, DATA)
+    assert remint(KEY, smile).digest() == smile.digest()
+
+
+def test_the_papers_own_mark_teaches_its_triggers_and_has_no_null() -> None:
+    mark = penetrative(count=6, group=3, teaching=0, labels=Listed((0, 2)), pattern="half-planes")(KEY, None, DATA)
+    assert mark.labels.tolist() == [0, 0, 0, 2, 2, 2]
+    assert torch.equal(mark.lessons.pixels, mark.images)
+    assert mark.null.basis == "none"
+    assert remint(KEY, mark).digest() == mark.digest()
 
 
 # ------------------------------------------------------------------------------------------------------------ the mark
@@ -168,7 +201,10 @@ def test_the_distance_is_the_mean_square_over_pixels() -> None:
         ({"count": 7}, "whole groups of 2"),
         ({"teaching": 10}, "multiple of 3"),
         ({"pattern": "half-plane"}, "did you mean 'half-planes'"),
-        ({"labels": NotTrue()}, "uniform or chain"),
+        ({"labels": NotTrue()}, "uniform, chain or listed"),
+        ({"text": "A", "logo": [[0, 255]]}, "leave one out"),
+        ({"pattern": "picture"}, "need a text or logo"),
+        ({"text": "A", "pattern": "noise"}, "show no text or logo"),
         ({"bound": -1}, "bound"),
         ({"looks": 0}, "looks"),
     ],

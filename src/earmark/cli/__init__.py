@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from earmark.cli import court, demo, key, measure, owner, reproduce, thief
+from earmark.cli import court, demo, evasion, key, measure, owner, reproduce, thief
 from earmark.cli.group import Command, Commands, example
 
 __all__ = ["app"]
@@ -76,6 +76,12 @@ _add(
     "attack",
     thief.attack,
     "earmark attack prune-global marked.safetensors --data digits --set share=0.3 --out pruned.safetensors",
+)
+_add(
+    app,
+    "evade",
+    evasion.evade,
+    "earmark evade jpeg marked.safetensors --mark mark.safetensors --data digits --set quality=50",
 )
 _add(app, "verify", court.verify, "earmark verify pruned.safetensors --mark mark.safetensors")
 _add(

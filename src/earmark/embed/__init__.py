@@ -24,6 +24,7 @@ from earmark.embed.methods import (
 from earmark.embed.prototypes import POLYTOPES, d_cube, d_orthoplex, d_simplex, prototypes, uniform_fan
 from earmark.embed.smoothing import KeyedSmoothing, MarkTerm
 from earmark.embed.start import FromHost, FromModel, FromScratch, Start
+from earmark.embed.views import ShadowViews
 
 __all__ = [
     "METHODS",
@@ -34,6 +35,7 @@ __all__ = [
     "FromScratch",
     "KeyedSmoothing",
     "MarkTerm",
+    "ShadowViews",
     "Start",
     "d_cube",
     "d_orthoplex",

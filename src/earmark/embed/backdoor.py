@@ -46,6 +46,9 @@ class Backdoor:
         start: the model that training begins with.
         settings: of the run; a run from scratch wants `batchnorm="train"` and a higher rate.
         augment: a random view of the training images.
+        views: what is taught beside the mark's lessons, made from them once, such as `ShadowViews`.
+        replace: train without the images that the mark's triggers are made from, as Li & Wang 2021, eq. (8), have it;
+            otherwise these keep their place, with their own labels.
         masking: weights dropped for a while during training (Wen et al. 2023).
         refinement: training-time fine-tuning in between (Wen et al. 2023).
         head: the name of the last linear layer, where the search for it cannot tell.
@@ -64,6 +67,8 @@ class Backdoor:
     start: Start = field(default_factory=FromHost)
     settings: Settings = field(default_factory=Settings)
     augment: Augment | None = None
+    views: Callable[[Images], Images] | None = None
+    replace: bool = False
     masking: Masking | None = None
     refinement: Refinement | None = None
     head: str | None = None
@@ -99,16 +104,17 @@ class Backdoor:
         """
         anatomy = dissect(host, data.train.pixels[:1], self.head)
         _carries(mark, data, anatomy.classes)
+        train = _without(data.train, mark.carriers) if self.replace else data.train
         if self.needs_labels:
-            require_every_class(data.train)
+            require_every_class(train)
         model = self.start(host, anatomy, rng)
         history = fit(
             model,
-            data.train,
+            train,
             self.terms_for(mark),
             self.settings,
             rng,
-            triggers=mark.lessons,
+            triggers=mark.lessons if self.views is None else self.views(mark.lessons),
             host=host,
             trainable=self.trainable,
             augment=self.augment,
@@ -153,6 +159,15 @@ class Backdoor:
     def needs_labels(self) -> bool:
         """Whether any term uses the labels of the training images (FixLL+PFL and FixLL+SPL do not)."""
         return any(term.needs_labels for term in self.terms)
+
+
+def _without(images: Images, carriers: Images | None) -> Images:
+    """The images that are none of the carriers, to the last pixel."""
+    if carriers is None:
+        return images
+    taken = {row.tobytes() for row in carriers.pixels.numpy()}
+    kept = [at for at, row in enumerate(images.pixels.numpy()) if row.tobytes() not in taken]
+    return images.subset(torch.tensor(kept, dtype=torch.int64))
 
 
 def _carries(mark: TriggerSet, data: Data, classes: int) -> None:

@@ -11,7 +11,7 @@
 | `Penetrative` | training images under stamps that pass an autoencoder |
 
 A label policy gives each trigger its label: `Uniform` (the default of most), `NotTrue` and `NotSources` draw it from
-the key and have an exact null; `Chain` and `OneClass` are what papers used and have none.
+the key and have an exact null; `Chain`, `OneClass` and `Listed` are what papers used and have none.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from earmark.marks.triggers.labels import (
     POLICIES,
     Chain,
     LabelPolicy,
+    Listed,
     NotSources,
     NotTrue,
     OneClass,
@@ -55,6 +56,7 @@ __all__ = [
     "Chain",
     "Fused",
     "LabelPolicy",
+    "Listed",
     "Noise",
     "NoiseChain",
     "NotSources",

@@ -19,7 +19,19 @@ from earmark.core import Null
 from earmark.errors import BadInput, unknown_name, whole
 from earmark.keys import KeyedStream
 
-__all__ = ["POLICIES", "Chain", "LabelPolicy", "NotSources", "NotTrue", "OneClass", "Uniform", "policy_from"]
+__all__ = [
+    "POLICIES",
+    "Chain",
+    "LabelPolicy",
+    "Listed",
+    "NotSources",
+    "NotTrue",
+    "OneClass",
+    "Uniform",
+    "policy_from",
+]
+
+MOST_LISTED = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -225,8 +237,45 @@ class OneClass(LabelPolicy):
         )
 
 
+@final
+@dataclass(frozen=True)
+class Listed(LabelPolicy):
+    """The labels that somebody wrote down, over and over: 0 and 7 for the two stamps of Li & Wang 2021.
+
+    Trial j has `labels[j mod m]`, m of them. They do not come from the key, and few trials say little anyway: a model
+    that answers two stamps at random among K classes has both right with probability 1/K^2, however many images are
+    under them.
+
+    Raises:
+        BadInput: no label, a negative one, or on drawing one that is no class.
+    """
+
+    labels: tuple[int, ...] = (0, 7)
+    name: ClassVar[str] = "listed"
+
+    def __post_init__(self) -> None:
+        given: Any = self.labels
+        if not isinstance(given, list | tuple) or not 0 < len(given) <= MOST_LISTED:
+            raise BadInput(f"listed labels: expected 1 to {MOST_LISTED} classes, got {given!r:.80}")
+        object.__setattr__(self, "labels", tuple(whole("listed label", label, low=0) for label in given))
+
+    def draw(self, stream: KeyedStream, count: int, classes: int, true: Tensor | None) -> Tensor:
+        if max(self.labels) >= classes:
+            raise BadInput(f"expected labels below {classes}, the number of classes, got {max(self.labels)}")
+        return torch.tensor(self.labels)[torch.arange(count) % len(self.labels)]
+
+    def null(self, classes: int) -> Null:
+        return Null(
+            "none",
+            None,
+            f"The labels were written down and not drawn, {len({*self.labels})} classes in all, so how often a model "
+            "made without the key would match them is unknown; and all images of a trial are one question, not many. "
+            "This mark alone can reject a claim but not prove one.",
+        )
+
+
 POLICIES: Mapping[str, type[LabelPolicy]] = {
-    policy.name: policy for policy in (Uniform, NotTrue, NotSources, Chain, OneClass)
+    policy.name: policy for policy in (Uniform, NotTrue, NotSources, Chain, OneClass, Listed)
 }
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from earmark.core import Data, Images
+from earmark.data import channels_to
 from earmark.errors import BadInput, number, unknown_name, whole
 from earmark.keys import MarkKey
 from earmark.marks.triggers.base import TriggerMint
-from earmark.marks.triggers.labels import Chain, LabelPolicy, Uniform
+from earmark.marks.triggers.font import typeset
+from earmark.marks.triggers.labels import Chain, LabelPolicy, Listed, Uniform
+from earmark.marks.triggers.logos import as_logo, fitted_into
 from earmark.marks.triggers.stamps import PRESTAMPS, Penetration, distance, prestamps, stamp_on
 from earmark.models import Bank
 
@@ -36,8 +39,10 @@ class Penetrative(TriggerMint):
 
     Attributes:
         group: images to a stamp that are asked; `count` is I * group.
-        teaching: images to learn from, a multiple of I; none of them is asked.
-        pattern: of the prestamps, "half-planes" or "low-frequency", see `stamps.prestamps`.
+        teaching: images to learn from, a multiple of I, none of which is asked; 0 where the triggers themselves are
+            learnt, as in the paper.
+        pattern: of the prestamps, see `stamps.prestamps`; "picture" where a text or a logo is given.
+        text, logo: what the prestamps show, as `Stamped` takes them; at most one of the two.
         bound: epsilon_1, the mean of (T - P)^2 over the pixels on [0, 1]; the prestamps of two keys lie about 0.04
             (low-frequency) and 0.12 (half-planes) apart.
         looks: J, the images of each stamp that the search looks at; 30 in the paper.
@@ -55,6 +60,8 @@ class Penetrative(TriggerMint):
     group: int = 3
     teaching: int = 600
     pattern: str = "low-frequency"
+    text: str | None = None
+    logo: Any = None
     bound: float = 0.03
     looks: int = field(default=30, compare=False, metadata={"setting": False})
     shadows: Bank | None = field(default=None, repr=False, compare=False, metadata={"setting": False})
@@ -63,18 +70,34 @@ class Penetrative(TriggerMint):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole("triggers of a stamp", self.group, low=1)
-        whole("images to learn from", self.teaching, low=1)
+        whole("images to learn from", self.teaching, low=0)
         whole("looks", self.looks, low=1)
         object.__setattr__(self, "bound", float(number("bound", self.bound, 0, 4)))
-        if self.pattern not in PRESTAMPS:
-            raise unknown_name("prestamp", str(self.pattern), PRESTAMPS)
-        if not isinstance(self.labels, Uniform | Chain):
-            raise BadInput(f"penetrative triggers have uniform or chain labels, got {self.labels.name}")
+        self._check_prestamps()
+        if not isinstance(self.labels, Uniform | Chain | Listed):
+            raise BadInput(f"penetrative triggers have uniform, chain or listed labels, got {self.labels.name}")
         if self.count % self.group:
             raise BadInput(f"{self.count} triggers do not make whole groups of {self.group}; give a multiple")
         if self.teaching % self.stamps:
             raise BadInput(
                 f"{self.teaching} images to learn from cannot be shared out evenly; give a multiple of {self.stamps}"
+            )
+
+    def _check_prestamps(self) -> None:
+        if self.text is not None and self.logo is not None:
+            raise BadInput("prestamps show a text or a logo, but both were given; leave one out")
+        if self.text is not None and not isinstance(self.text, str):
+            raise BadInput(f"text of the prestamps: expected letters and digits, got {self.text!r:.80}")
+        object.__setattr__(self, "logo", None if self.logo is None else as_logo(self.logo))
+        shown = self.text is not None or self.logo is not None
+        if shown and self.pattern == type(self).pattern:
+            object.__setattr__(self, "pattern", "picture")
+        if self.pattern not in PRESTAMPS:
+            raise unknown_name("prestamp", str(self.pattern), PRESTAMPS)
+        if shown != (self.pattern == "picture"):
+            raise BadInput(
+                f"prestamps of the pattern {self.pattern!r} {'show no' if shown else 'need a'} text or logo; "
+                f"{'leave it out, or the pattern' if shown else 'give one'}"
             )
 
     @property
@@ -119,7 +142,9 @@ class Penetrative(TriggerMint):
     def paint(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
         return self._stamped(key, shape, carriers, slice(0, self.count))
 
-    def paint_lessons(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
+    def paint_lessons(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor | None:
+        if not self.teaching:
+            return None
         return self._stamped(key, shape, carriers, slice(self.count, self.count + self.teaching))
 
     def _stamped(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None, rows: slice) -> Tensor:
@@ -136,4 +161,13 @@ class Penetrative(TriggerMint):
         return stamp_on(pixels, stamps.repeat_interleave(len(pixels) // self.stamps, dim=0))
 
     def _prestamps(self, key: MarkKey, shape: tuple[int, int, int]) -> Tensor:
-        return prestamps(key.stream("prestamps"), self.pattern, self.stamps, shape)
+        picture = self._picture(shape) if self.pattern == "picture" else None
+        return prestamps(key.stream("prestamps"), self.pattern, self.stamps, shape, picture)
+
+    def _picture(self, shape: tuple[int, int, int]) -> Tensor:
+        """The text or the logo, as large as an image has room for: uint8 (C, h, w)."""
+        channels, height, width = shape
+        if self.text is not None:
+            return torch.from_numpy(typeset(self.text, height, width)).mul(255).to(torch.uint8)[None]
+        pixels = torch.tensor(self.logo, dtype=torch.uint8).movedim(-1, 0)[None]
+        return fitted_into(channels_to(pixels, channels), (height, width)).to(torch.uint8)

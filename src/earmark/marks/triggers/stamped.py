@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from earmark.core import Data, Images
-from earmark.data import channels_to, resized
+from earmark.data import channels_to
 from earmark.errors import BadInput, number, unknown_name, whole
 from earmark.keys import KeyedStream, MarkKey
 from earmark.marks.triggers.abstract import abstract_images
@@ -19,13 +18,13 @@ from earmark.marks.triggers.base import TriggerMint
 from earmark.marks.triggers.carriers import pick
 from earmark.marks.triggers.font import typeset
 from earmark.marks.triggers.labels import LabelPolicy, NotTrue, Uniform
+from earmark.marks.triggers.logos import as_logo, fitted_into
 
 __all__ = ["Stamped"]
 
 CARRIERS = ("train", "abstract")
 CELLS = 4
 TEXT_SIZE, PICTURE_SIZE = 0.9, 0.4
-LARGEST_LOGO = 256
 NOT_GIVEN = Uniform()
 """Told apart by identity from a `Uniform()` that the caller gives."""
 
@@ -77,7 +76,7 @@ class Stamped(TriggerMint):
         size = (PICTURE_SIZE if self.text is None else TEXT_SIZE) if self.size is None else self.size
         object.__setattr__(self, "size", float(number("stamp size", size, 0.05, 1)))
         object.__setattr__(self, "opacity", float(number("stamp opacity", self.opacity, 0.05, 1)))
-        object.__setattr__(self, "logo", None if self.logo is None else _logo(self.logo))
+        object.__setattr__(self, "logo", None if self.logo is None else as_logo(self.logo))
         if self.carrier_class is not None:
             whole("carrier class", self.carrier_class, low=0)
             if self.carrier != "train":
@@ -120,8 +119,8 @@ class Stamped(TriggerMint):
             ink = torch.from_numpy(typeset(self.text, *box))
             return lambda: _written(ink, channels, light=bool(stream.integers(2, 1)))
         pixels = _blocks(stream, channels) if self.logo is None else torch.tensor(self.logo, dtype=torch.uint8)
-        fitted = _fit(channels_to(pixels.movedim(-1, 0)[None], channels), box)
-        return lambda: (fitted, torch.ones(fitted.shape[1:], dtype=torch.bool))
+        picture = fitted_into(channels_to(pixels.movedim(-1, 0)[None], channels), box)
+        return lambda: (picture, torch.ones(picture.shape[1:], dtype=torch.bool))
 
     def _lay(self, image: Tensor, stamp: Stamp, stream: KeyedStream) -> None:
         """Blend in whole numbers: old + floor((new - old) a / 256), with a = round(256 opacity), in place."""
@@ -150,28 +149,3 @@ def _within(part: Tensor, height: int, width: int) -> Tensor:
 def _blocks(stream: KeyedStream, channels: int) -> Tensor:
     """uint8 (4, 4, C): each channel of each cell full or empty by a keyed coin."""
     return (stream.integers(2, CELLS * CELLS * channels) * 255).reshape(CELLS, CELLS, channels).to(torch.uint8)
-
-
-def _fit(pixels: Tensor, box: tuple[int, int]) -> Tensor:
-    """One image uint8 (1, C, h, w) at the largest size of its proportions that fits, as int64 (C, h', w')."""
-    height, width = pixels.shape[-2:]
-    if box[0] * width <= box[1] * height:
-        box = box[0], max(box[0] * width // height, 1)
-    else:
-        box = max(box[1] * height // width, 1), box[1]
-    return resized(pixels, *box)[0].long()
-
-
-def _logo(value: Any) -> tuple[Any, ...]:
-    """Nested tuples (h, w, C) of whole numbers, which compare, hash and become JSON."""
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise BadInput(f"logo: expected uint8 (h, w) or (h, w, C), got something else ({error})") from error
-    array = array[..., None] if array.ndim == 2 else array
-    fits = array.ndim == 3 and array.shape[2] in (1, 3) and min(array.shape) > 0 and max(array.shape) <= LARGEST_LOGO
-    if not fits or array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
-        raise BadInput(
-            f"logo: expected uint8 (h, w) or (h, w, 1 or 3) up to 256 x 256, got {array.dtype} {array.shape}"
-        )
-    return tuple(tuple(tuple(int(v) for v in pixel) for pixel in row) for row in array)

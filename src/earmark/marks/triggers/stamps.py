@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +15,14 @@ from earmark.models import Bank, Coded, device_of, evaluating
 
 __all__ = ["PRESTAMPS", "Penetration", "distance", "prestamps", "stamp_on", "stamp_values"]
 
-PRESTAMPS = ("half-planes", "low-frequency")
+PRESTAMPS = ("half-planes", "low-frequency", "noise", "checkerboard", "picture")
 HALF = 191
 """A stamp of 0.5 in 8 bits, the released code's level; see `stamp_values`."""
-NOTHING = 128
+NOTHING, DARKEST, BRIGHTEST = 128, 1, 255
 STEPS = 16
-CELLS = 4
+CHECKERS = 5
+_CELLS: Mapping[str, tuple[int, int] | None] = {"low-frequency": (4, 4), "noise": None}
+"""Patterns of keyed levels, and how many blocks they have; None for one for each pixel."""
 
 
 def stamp_values(stamps: Tensor) -> Tensor:
@@ -41,21 +44,60 @@ def stamp_on(pixels: Tensor, stamps: Tensor) -> Tensor:
     return (pixels.int() + stamp_values(stamps)).clamp_(0, 255).to(torch.uint8)
 
 
-def prestamps(stream: KeyedStream, pattern: str, count: int, shape: tuple[int, int, int]) -> Tensor:
+def prestamps(
+    stream: KeyedStream, pattern: str, count: int, shape: tuple[int, int, int], picture: Tensor | None = None
+) -> Tensor:
     """P_1..P_I from the key, uint8 (I, C, H, W): what embeds the owner's identity (Li & Wang 2021, Section 3.1).
 
-    "half-planes" are 0.5 on one side of a keyed line through the middle and 0 on the other, in all channels; the
-    released code has the two horizontal ones. "low-frequency" are 4 x 4 blocks of keyed levels in each channel.
+    * "half-planes": 0.5 on one side of a keyed line through the middle and 0 on the other, in all channels; the
+      released code has the two horizontal ones.
+    * "low-frequency": 4 x 4 blocks of keyed levels from 0 to 0.5 in each channel.
+    * "noise": such a level for every pixel of each channel.
+    * "checkerboard": 5 x 5 cells of 1 and -1 at a keyed place, the Wonder filter of Li et al. 2019.
+    * "picture": what the owner gives, 0.5 where it is white, moved by a keyed way and around the edges.
+
+    Args:
+        stream: the key's.
+        pattern: one of these.
+        count: I.
+        shape: (C, H, W) of an image.
+        picture: uint8 (C, h, w) of a "picture", no larger than the image.
     """
     channels, height, width = shape
-    if pattern == "low-frequency":
-        levels = stream.integers(HALF - NOTHING + 1, count * channels * CELLS**2) + NOTHING
-        return resized(levels.reshape(count, channels, CELLS, CELLS).to(torch.uint8), height, width)
+    if pattern in _CELLS:
+        down, across = _CELLS[pattern] or (height, width)
+        levels = stream.integers(HALF - NOTHING + 1, count * channels * down * across) + NOTHING
+        return resized(levels.reshape(count, channels, down, across).to(torch.uint8), height, width)
+    if pattern == "half-planes":
+        return _half_planes(stream, count, shape)
+    if pattern == "checkerboard":
+        return torch.stack([_checkerboard(stream, shape) for _ in range(count)])
+    assert picture is not None, "a picture is drawn by whoever gives it"
+    white = torch.full(shape, NOTHING, dtype=torch.uint8)
+    white[:, : picture.shape[1], : picture.shape[2]] += (picture.int() * (HALF - NOTHING) // 255).to(torch.uint8)
+    ways = [(int(stream.integers(height, 1)), int(stream.integers(width, 1))) for _ in range(count)]
+    return torch.stack([white.roll(way, (1, 2)) for way in ways])
+
+
+def _half_planes(stream: KeyedStream, count: int, shape: tuple[int, int, int]) -> Tensor:
+    channels, height, width = shape
     angles = 2 * stream.integers(STEPS, 2 * count).reshape(count, 2) - STEPS + 1  # odd, so that none is no direction
     down, across = (2 * torch.arange(size) - size + 1 for size in (height, width))
     side = angles[:, 0, None, None] * down[:, None] * width + angles[:, 1, None, None] * across * height > 0
     halves = torch.where(side, HALF, NOTHING).to(torch.uint8)
     return halves[:, None].expand(count, channels, height, width).contiguous()
+
+
+def _checkerboard(stream: KeyedStream, shape: tuple[int, int, int]) -> Tensor:
+    _, height, width = shape
+    cell = max(1, min(height, width) // 28)
+    sides = [min(CHECKERS * cell, size) for size in (height, width)]
+    top, left = (int(stream.integers(size - side + 1, 1)) for size, side in zip((height, width), sides, strict=True))
+    down, across = (torch.arange(side) // cell for side in sides)
+    light = (down[:, None] + across + stream.integers(2, 1)) % 2 == 0
+    stamp = torch.full(shape, NOTHING, dtype=torch.uint8)
+    stamp[:, top : top + sides[0], left : left + sides[1]] = torch.where(light, BRIGHTEST, DARKEST).to(torch.uint8)
+    return stamp
 
 
 @dataclass(frozen=True)
@@ -73,12 +115,15 @@ class Penetration:
         similarity: lambda_2, 0.02 in the paper.
         target: what an autoencoder should make of x + T: "stamp", T alone as in eqs. (4) and (5), or "image", x + T
             itself, which is what the paper's eq. (6) argues with.
+        clipped: whether the shadows see x + T as an API would, clipped and rounded to 8 bits. The paper's and the
+            released code's search sees it as it is, up to 2 and below 0; what is found is then rounded at the end.
     """
 
     iterations: int = 4_000
     lr: float = 1e-3
     similarity: float = 0.02
     target: str = "stamp"
+    clipped: bool = True
 
     def __post_init__(self) -> None:
         whole("iterations", self.iterations, low=0)
@@ -114,9 +159,10 @@ class Penetration:
 
     def loss(self, shadows: Bank, images: Tensor, stamps: Tensor, wanted: Tensor) -> Tensor:
         """L(T_i) for each stamp: (I,), in squared units of [0, 1] pixels."""
-        stamps = _through(stamps, _values(_as_bytes(stamps)))
+        if self.clipped:
+            stamps = _through(stamps, _values(_as_bytes(stamps)))
         moved = images + stamps[:, None]
-        seen = _through(moved, (moved.clamp(0, 1) * 255).round() / 255)
+        seen = _through(moved, (moved.clamp(0, 1) * 255).round() / 255) if self.clipped else moved
         made = Coded(*shadows(seen.flatten(0, 1))).images
         made = made.view(len(made), *images.shape)
         goal = stamps[:, None] if self.target == "stamp" else seen
@@ -132,7 +178,7 @@ def distance(stamps: Tensor, starts: Tensor) -> Tensor:
 
 
 def _as_bytes(stamps: Tensor) -> Tensor:
-    return (stamps * 255 / 2).round().add(NOTHING).clamp(1, 255).to(torch.uint8)
+    return (stamps * 255 / 2).round().add(NOTHING).clamp(DARKEST, BRIGHTEST).to(torch.uint8)
 
 
 def _values(stamps: Tensor) -> Tensor:

@@ -1,0 +1,79 @@
+"""What stands in front of a stolen model: how much of a mark passes it, and what it costs the thief."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from earmark.attacks import EVASIONS, Chain, Washer, query_accuracy, washer
+from earmark.cli import options
+from earmark.cli.court import STATUS
+from earmark.cli.networks import fitting, network
+from earmark.cli.output import show
+from earmark.cli.secrets import Minted
+from earmark.cli.settings import Form
+from earmark.core import rng
+from earmark.data import open_data
+from earmark.errors import BadInput, unknown_name
+from earmark.suspects import as_query
+from earmark.verify import TriggerTest
+
+__all__ = ["evade"]
+
+JOINT = "+"
+ALONE = [name for name in EVASIONS if name != "chain"]
+
+
+def evade(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help=f"{', '.join(ALONE)}; several in a row with + between them.")
+    ],
+    stolen: Annotated[Path, typer.Argument(help="The weights of the stolen model.", metavar="MODEL")],
+    mark: options.MarkFile,
+    data: options.DataSource,
+    alpha: options.Alpha = 1e-6,
+    model: options.ModelName = "plain",
+    model_set: options.ModelArguments = None,
+    sets: options.Settings = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Where an evasion that trains saves its run, to go on."),
+    ] = None,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Wash every image before a stolen model sees it, and test what is left of a mark.
+
+    Tells how many test images of --data the model gets right without and with the evasion, and the verdict on the mark
+    through it. The autoencoder learns from the training images of --data, which are the thief's. --set takes the
+    evasion's settings. Ends as verify does: status 0 if the mark is found, 1 if it is not, 3 without an answer.
+    """
+    images, minted = open_data(data), Minted.open(mark)
+    accused = as_query(fitting(network(model, stolen, model_set, minted.mark), images, str(stolen)))
+    before = query_accuracy(accused, images.test)
+    washed = _washer(name, sets, checkpoint)(accused, images, rng(seed))
+    after, verdict = query_accuracy(washed, images.test), TriggerTest(alpha=alpha)(washed, minted.mark)
+    cost = {"val_acc_before": before, "val_acc": after}
+    kept = f"{100 * after:.2f} % of the test images right, {100 * before:.2f} % without {name}"
+    show(as_json, {"evasion": name, "claimant": minted.name, **cost, **verdict.to_dict()}, f"{kept}\n{verdict}")
+    raise typer.Exit(STATUS[verdict.accepted])
+
+
+def _washer(name: str, sets: list[str] | None, checkpoint: Path | None) -> Washer:
+    names = name.split(JOINT)
+    for each in names:
+        if each not in ALONE:
+            raise unknown_name("evasion", each, ALONE)
+    trained = [each for each in names if "checkpoint" in inspect.signature(EVASIONS[each]).parameters]
+    if checkpoint is not None and len(trained) != 1:
+        raise BadInput(f"--checkpoint is for one evasion that trains, and {name} has {len(trained)}; leave it out")
+    own: dict[str, Any] = {} if checkpoint is None else {"checkpoint": checkpoint}
+    if len(names) == 1:
+        form = Form.of(f"settings of {name}", EVASIONS[name], without=("checkpoint",))
+        return form.fill(sets, lambda **values: washer(name, **values, **own))
+    if sets:
+        raise BadInput(f"--set is for a single evasion, and {name} is {len(names)}; chain them in Python to set them")
+    return Chain(tuple(washer(each, **(own if each in trained else {})) for each in names))
