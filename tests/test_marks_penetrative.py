@@ -106,6 +106,8 @@ def test_half_planes_fill_half_of_the_image_and_differ() -> None:
     assert set(stamp_values(halves).flatten().tolist()) == {0, 126}, "nothing, and 0.5 in 8 bits"
     assert bool(((filled > 0.4) & (filled < 0.6)).all())
     assert len({half.numpy().tobytes() for half in halves}) > 6
+    one, other = (stamp_values(half) > 0 for half in halves[:2])
+    assert bool((one ^ other).all()), "two sides of one line"
 
 
 def test_noise_has_a_level_for_every_pixel_and_a_checkerboard_a_keyed_place() -> None:

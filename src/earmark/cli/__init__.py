@@ -106,3 +106,9 @@ _add(
     reproduce.function_coupled,
     "earmark reproduce function-coupled table2 --scale cpu --data ~/data --setting mnist_lenet5",
 )
+_add(
+    papers,
+    "penetrative",
+    reproduce.penetrative,
+    "earmark reproduce penetrative table1 --scale cpu --data ~/data --setting mnist_resnet18",
+)

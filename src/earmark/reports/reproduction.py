@@ -39,6 +39,21 @@ HEADINGS = {
     "pruned": "After pruning 80 % (%)",
     "pruned_val_acc": "Val acc then (%)",
     "overwritten": "After overwriting (%)",
+    "ac": "Triggers (%)",
+    "ac_shadow": "Triggers through a shadow (%)",
+    "ac_unseen": "Triggers through unseen autoencoders (%)",
+    "val_acc_unseen": "Val acc through them (%)",
+    "log10_printed": "log10 of the printed probability",
+    "log10_printed_unseen": "the same through them",
+    "log10_chernoff_unseen": "log10 of the true minimum, through them",
+    "log10_p_unseen": "log10 p through them",
+    "moved": "Mean (T - P)^2",
+    "minutes": "Minutes a stamp",
+    "error_shadow": "Error per image, shadows",
+    "error_unseen": "Error per image, unseen",
+    "gradient_spread": "Spread of the shadows' gradients",
+    "host_val_acc_unseen": "The unmarked host's acc through them (%)",
+    "weakest_log10_p": "log10 p, weakest through what costs 3 points or less",
 }
 """How a metric is headed; a metric that is not named here is headed by its own name."""
 

@@ -49,8 +49,8 @@ def prestamps(
 ) -> Tensor:
     """P_1..P_I from the key, uint8 (I, C, H, W): what embeds the owner's identity (Li & Wang 2021, Section 3.1).
 
-    * "half-planes": 0.5 on one side of a keyed line through the middle and 0 on the other, in all channels; the
-      released code has the two horizontal ones.
+    * "half-planes": 0.5 on one side of a keyed line through the middle and 0 on the other, in all channels; then the
+      other way round, then the next line. The released code has the two horizontal ones.
     * "low-frequency": 4 x 4 blocks of keyed levels from 0 to 0.5 in each channel.
     * "noise": such a level for every pixel of each channel.
     * "checkerboard": 5 x 5 cells of 1 and -1 at a keyed place, the Wonder filter of Li et al. 2019.
@@ -80,11 +80,14 @@ def prestamps(
 
 
 def _half_planes(stream: KeyedStream, count: int, shape: tuple[int, int, int]) -> Tensor:
+    """The two sides of one line, then those of another: stamps that are told apart."""
     channels, height, width = shape
-    angles = 2 * stream.integers(STEPS, 2 * count).reshape(count, 2) - STEPS + 1  # odd, so that none is no direction
+    lines = -(-count // 2)
+    angles = 2 * stream.integers(STEPS, 2 * lines).reshape(lines, 2) - STEPS + 1  # odd, so that none is no direction
     down, across = (2 * torch.arange(size) - size + 1 for size in (height, width))
     side = angles[:, 0, None, None] * down[:, None] * width + angles[:, 1, None, None] * across * height > 0
-    halves = torch.where(side, HALF, NOTHING).to(torch.uint8)
+    both = torch.stack([side, ~side], dim=1).flatten(0, 1)[:count]
+    halves = torch.where(both, HALF, NOTHING).to(torch.uint8)
     return halves[:, None].expand(count, channels, height, width).contiguous()
 
 

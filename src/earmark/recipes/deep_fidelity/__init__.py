@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from earmark.errors import unknown_name
 from earmark.recipes.deep_fidelity.bench import Bench, images_of
 from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS, Setting
 from earmark.recipes.deep_fidelity.tables import LABELS, LOOSER, TABLES, Row, printed_tables
+from earmark.recipes.rows import require_known
 from earmark.recipes.running import each
 from earmark.recipes.store import measured_on
 
@@ -61,14 +61,9 @@ def reproduce(
         BadInput: an unknown table, scale or setting, a table that covers none of the settings at this scale, no seed,
             or data that is not there.
     """
-    if scale not in SCALES:
-        raise unknown_name("scale", scale, SCALES)
-    for name in [table] if table else []:
-        if name not in TABLES:
-            raise unknown_name("table", name, TABLES)
-    for name in settings:
-        if name not in SETTINGS:
-            raise unknown_name("setting", name, SETTINGS)
+    require_known(
+        {"scale": scale, "table": table, "setting": settings}, {"scale": SCALES, "table": TABLES, "setting": SETTINGS}
+    )
     covered = {name: [at for at in of if at in SCALES[scale]] for name, (of, _) in TABLES.items()}
     return each(
         covered,

@@ -11,16 +11,16 @@ say in either. Models and measurements are kept under `out`; a run that is kille
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from earmark.errors import unknown_name
-from earmark.recipes.function_coupled.bench import Bench, Point
+from earmark.recipes.function_coupled.bench import Bench
 from earmark.recipes.function_coupled.marking import Marking
 from earmark.recipes.function_coupled.scales import SCALES, Effort, Thief
 from earmark.recipes.function_coupled.settings import SETTINGS, Setting
-from earmark.recipes.function_coupled.tables import TABLES, Row, Table, printed_tables
+from earmark.recipes.function_coupled.tables import TABLES, printed_tables
+from earmark.recipes.rows import compared, require_known
 from earmark.recipes.running import each
 from earmark.recipes.store import measured_on
 
@@ -31,10 +31,7 @@ __all__ = [
     "Bench",
     "Effort",
     "Marking",
-    "Point",
-    "Row",
     "Setting",
-    "Table",
     "Thief",
     "printed_tables",
     "reproduce",
@@ -68,13 +65,9 @@ def reproduce(
         BadInput: an unknown table, scale or setting, a table that covers none of the settings at this scale, no seed,
             or data that is not there.
     """
-    for what, name, known in (
-        ("scale", scale, SCALES),
-        ("table", table, TABLES),
-        *(("setting", name, SETTINGS) for name in settings),
-    ):
-        if name is not None and name not in known:
-            raise unknown_name(what, name, list(known))
+    require_known(
+        {"scale": scale, "table": table, "setting": settings}, {"scale": SCALES, "table": TABLES, "setting": SETTINGS}
+    )
     covered = {name: [setting for setting in TABLES[name].settings if setting in SCALES[scale]] for name in TABLES}
     return each(
         covered,
@@ -109,7 +102,7 @@ def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path
         "setting": setting,
         "scale": scale,
         "over": TABLES[table].over,
-        "rows": [_row(rows, paper) for rows in zip(*by_seed, strict=True)],
+        "rows": [compared(rows, paper, out) for rows in zip(*by_seed, strict=True)],
         "settings": _describe(effort, benches[0].images),
         "hardware": measured_on(bench.store for bench in benches),
         "notes": [*effort.notes, EVIDENCE, *_image_notes(benches[0], table)],
@@ -119,14 +112,6 @@ def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path
 def _image_notes(bench: Bench, table: str) -> list[str]:
     """What a reader has to know of the images, those of a thief's own task included."""
     return [*bench.notes, *(note for target in _targets(table, bench.name) for note in bench.target(target).notes)]
-
-
-def _row(rows: Sequence[Row], paper: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    first, printed = rows[0], paper.get(rows[0].paper or "", {})
-    metrics = {
-        name: {"paper": printed.get(name), "ours": [row.metrics[name] for row in rows]} for name in first.metrics
-    }
-    return {"method": first.label, "metrics": metrics, "curves": [list(row.curve) for row in rows]}
 
 
 def _describe(effort: Effort, images: str) -> dict[str, Any]:

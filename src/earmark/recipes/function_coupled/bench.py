@@ -21,16 +21,14 @@ from earmark.models.modes import is_batchnorm
 from earmark.recipes.function_coupled.marking import Marking
 from earmark.recipes.function_coupled.scales import SCALES
 from earmark.recipes.function_coupled.settings import SETTINGS
+from earmark.recipes.rows import Point
 from earmark.recipes.sources import Source, open_images, reduced
 from earmark.recipes.store import Store
 from earmark.suspects import as_query
 from earmark.training import Settings, accuracy, train_host
 from earmark.verify import TriggerTest
 
-__all__ = ["EXTRACTIONS", "Bench", "Point"]
-
-Point = dict[str, float | None]
-"""What an attack leaves: `val_acc`, `asr` (triggers) and `won` (trials) in percent, and `log10_p`."""
+__all__ = ["EXTRACTIONS", "Bench"]
 
 
 class Bench:
@@ -101,7 +99,7 @@ class Bench:
     # -- measurements
 
     def look(self, model: nn.Module, mark: TriggerSet) -> Point:
-        """Accuracy kept and evidence left: the pair that every attack is judged by."""
+        """Accuracy kept and evidence left, by which every attack is judged; `asr` is of triggers, `won` of trials."""
         verdict = TriggerTest()(as_query(model), mark)
         return {
             "val_acc": 100 * accuracy(model, self.data.test),

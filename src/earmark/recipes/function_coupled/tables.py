@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from earmark.recipes.function_coupled.bench import EXTRACTIONS, Bench, Point
+from earmark.recipes.function_coupled.bench import EXTRACTIONS, Bench
 from earmark.recipes.function_coupled.marking import Marking
+from earmark.recipes.rows import Point, Row, Table
 
-__all__ = ["TABLES", "Row", "Table", "printed_tables"]
+__all__ = ["TABLES", "printed_tables"]
 
 DIRECT, INVISIBLE = Marking("direct"), Marking("invisible")
 PLUS = Marking("invisible", labels="groups", how="plus")
@@ -19,32 +19,6 @@ RATIOS = (0.5, 0.7, 0.9)
 EVERY = ("mnist_lenet5", "cifar10_resnet18", "cifar100_vgg16", "tinyimagenet_resnet18")
 KEPT_ACCURACY = 5.0
 """Percentage points that a thief may lose and still have a model worth stealing."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row: numbers, and where an attack has several strengths, all of its points.
-
-    Attributes:
-        label: what the table calls it.
-        metrics: by name, in percent or log10.
-        curve: the points behind the numbers.
-        paper: the label of the paper's own row, where it has one.
-    """
-
-    label: str
-    metrics: Point
-    curve: Sequence[Point] = ()
-    paper: str | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table or figure: the settings that it covers, how one seed fills it, and what its curves run over."""
-
-    settings: tuple[str, ...]
-    rows: Callable[[Bench], list[Row]]
-    over: str | None = None
 
 
 def _both(marking: Marking) -> list[Marking]:
@@ -188,7 +162,7 @@ def _with_and_without(fusion: Marking) -> list[Marking]:
     return [*_both(fusion), *_both(plain)]
 
 
-TABLES: Mapping[str, Table] = {
+TABLES: Mapping[str, Table[Bench]] = {
     "table1": Table(EVERY, _table1),
     "table2": Table(EVERY, _table2),
     "table3": Table(EVERY, _table3),

@@ -10,6 +10,7 @@ from earmark.reports.figures.reproduced import of_reproduction
 from earmark.reports.figures.robustness import robustness_curves
 from earmark.reports.figures.style import save, to_png, to_svg
 from earmark.reports.figures.triggers import contact_sheet
+from earmark.reports.figures.washers import picture_rows, washer_plot
 
 __all__ = [
     "Panel",
@@ -18,10 +19,12 @@ __all__ = [
     "evidence_plot",
     "feature_clouds",
     "of_reproduction",
+    "picture_rows",
     "robustness_curves",
     "save",
     "to_png",
     "to_svg",
     "training_curves",
+    "washer_plot",
     "weight_sweep",
 ]

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from earmark.files import load_tensors
 from earmark.reports.figures.clouds import Panel, feature_clouds
 from earmark.reports.figures.curves import SweepPoint, training_curves, weight_sweep
 from earmark.reports.figures.robustness import robustness_curves
+from earmark.reports.figures.washers import picture_rows, washer_plot
 from earmark.reports.tables import number
 
 if TYPE_CHECKING:
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["of_reproduction"]
 
+PARTS = ("prestamps", "stamps", "triggers", "through an autoencoder")
 SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 
 
@@ -27,21 +31,35 @@ def of_reproduction(found: Mapping[str, Any], folder: Path = Path()) -> dict[str
         found: a table as the recipe returns it. Of deep fidelity, `figure6` gives "curves" from its rows' histories,
             `figure7` a "sweep" from their weights, and every table that starts with the host gives "clouds", from the
             rows' cloud files (`features`, `labels`, `prototypes`) of the host's feature dimension. Of any other paper,
-            rows with the points of an attack give "curves".
-        folder: what the paths of cloud files start from.
+            rows with the points of an attack give "curves", those of washers "washers", and files of images "pictures".
+        folder: what the paths of files start from.
 
     Raises:
-        BadInput: a cloud file that cannot be read, or that holds no cloud.
+        BadInput: a file that cannot be read, or that does not hold what belongs there.
     """
     if found.get("paper", "deep-fidelity") != "deep-fidelity":
-        return _attacks(found)
+        return {**_attacks(found), **_pictures(found, folder)}
     rows: list[Mapping[str, Any]] = [{**row, "cloud": folder / row.get("cloud", "")} for row in found["rows"]]
     return _DRAWN.get(str(found["table"]), _clouds)(rows)
 
 
 def _attacks(found: Mapping[str, Any]) -> dict[str, Figure]:
     curves = {row["method"]: row["curves"] for row in found["rows"] if any(row.get("curves", ()))}
-    return {"curves": robustness_curves(curves, str(found["over"]))} if curves else {}
+    if not curves:
+        return {}
+    washed = found["over"] == "val_acc"
+    return {"washers": washer_plot(curves)} if washed else {"curves": robustness_curves(curves, str(found["over"]))}
+
+
+def _pictures(found: Mapping[str, Any], folder: Path) -> dict[str, Figure]:
+    files = {row["method"]: folder / row["pictures"] for row in found["rows"] if "pictures" in row}
+    rows = {label: load_tensors(path) for label, path in files.items() if path.is_file()}
+    return {"pictures": picture_rows({label: _in_order(parts) for label, parts in rows.items()})} if rows else {}
+
+
+def _in_order(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A file holds its tensors by name; a picture shows them as they are made."""
+    return {name: parts[name] for name in PARTS if name in parts}
 
 
 def _curves(rows: list[Mapping[str, Any]]) -> dict[str, Figure]:
