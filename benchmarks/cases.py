@@ -16,11 +16,23 @@ from earmark.core import Data, Images, rng
 from earmark.data.augment import CropFlip
 from earmark.embed import Backdoor, fixll, fixll_pfl, fixll_spl, ftal
 from earmark.keys import MarkKey
-from earmark.marks import Fused, Noise, TriggerSet
+from earmark.marks import Fused, Noise, Penetration, TriggerSet
 from earmark.marks.triggers.fused import blended, side_by_side
-from earmark.models import LeNet5, ResNet18, ThinResNet18, dissect, frozen_batchnorm, normalised, reinitialised
+from earmark.marks.triggers.stamps import prestamps, stamp_values
+from earmark.models import (
+    Bank,
+    LeNet5,
+    MLPAutoencoder,
+    Reconstruction,
+    ResNet18,
+    ThinResNet18,
+    dissect,
+    frozen_batchnorm,
+    normalised,
+    reinitialised,
+)
 from earmark.suspects import as_query
-from earmark.training import Masking
+from earmark.training import AUTOENCODING, Masking, ReconstructionLoss, fit
 from earmark.training.case import Case
 from earmark.training.masking import Masks
 from earmark.training.run import Run
@@ -28,6 +40,7 @@ from earmark.verify import TriggerTest
 
 __all__ = [
     "BATCH",
+    "ITERATIONS",
     "LENET_BATCH",
     "LENET_TRIGGERS",
     "METHODS",
@@ -44,6 +57,10 @@ __all__ = [
     "mint",
     "mint_fused",
     "plain_step",
+    "shadow_training",
+    "shadows",
+    "stamp_iteration",
+    "stamp_loop",
     "verification",
 ]
 
@@ -55,6 +72,8 @@ METHODS: dict[str, Callable[[], Backdoor]] = {
     "FixLL+SPL": fixll_spl,
 }
 BATCH, TRIGGERS_PER_BATCH, TRIGGERS = 32, 4, 100
+ITERATIONS = 4
+"""Steps of a stamp search that are timed together."""
 LENET_BATCH, LENET_TRIGGERS = 64, 16
 """What the recipe of Wen et al. 2023 trains LeNet-5 with."""
 
@@ -191,6 +210,52 @@ def verification(device: torch.device) -> Timed:
     """The test of a hundred triggers on a module, from uint8 triggers to the verdict."""
     suspect, secret, test = as_query(host(device)), mark(), TriggerTest()
     return lambda: test(suspect, secret)
+
+
+def shadows(count: int = 8) -> Bank:
+    """Untrained autoencoders of Li & Wang 2021 for 28 x 28: their numbers change no timing."""
+    return Bank([reinitialised(MLPAutoencoder((1, 28, 28)), rng(seed)) for seed in range(count)])
+
+
+def stamp_iteration(stamps: int, bank: Bank, looks: int = 30) -> Timed:
+    """`ITERATIONS` steps of the search for so many stamps at once, as `Penetration` makes them."""
+    search, (starts, carriers) = Penetration(iterations=ITERATIONS), _stamps(stamps, looks)
+    return lambda: search(bank, carriers, starts)
+
+
+def stamp_loop(bank: Bank, looks: int = 30) -> Timed:
+    """As many steps for one stamp as the released code makes them: a loop over autoencoders and single images."""
+    starts, carriers = _stamps(1, looks)
+    wanted, images = stamp_values(starts)[0].float() / 255, carriers[0].float() / 255
+    stamp = wanted.clone().requires_grad_()
+    adam, members = torch.optim.Adam([stamp], lr=1e-3), bank.members()
+
+    def step() -> None:
+        adam.zero_grad()
+        loss = 0.02 * (stamp - wanted).square().sum()
+        for member in members:
+            for image in images:
+                passed = member((image + stamp)[None]).images[0] - stamp
+                loss = loss + passed.square().sum() / (len(members) * len(images))
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+
+    return lambda: [step() for _ in range(ITERATIONS)]  # type: ignore[func-returns-value]
+
+
+def _stamps(stamps: int, looks: int) -> tuple[Tensor, Tensor]:
+    starts = prestamps(MarkKey(bytes(32)).stream("prestamps"), "half-planes", stamps, (1, 28, 28))
+    return starts, data(stamps * looks).train.pixels.view(stamps, looks, 1, 28, 28)
+
+
+def shadow_training(together: bool, steps: int = 5, count: int = 8) -> Timed:
+    """So many steps of training the shadows, as one bank or one after the other."""
+    images, settings = data().train, AUTOENCODING.but(steps=steps)
+    models = [shadows(count)] if together else [Bank([member]) for member in shadows(count).members()]
+    return lambda: [
+        fit(copy.deepcopy(model), images, (ReconstructionLoss(),), settings, rng(0), head=Reconstruction())
+        for model in models
+    ]
 
 
 def forward_of_triggers(device: torch.device) -> Timed:

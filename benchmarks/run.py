@@ -145,6 +145,23 @@ def drawing(rounds: int) -> list[Line]:
     return lines + [Line(name, "", times[name].median, None, "s") for name in minted]
 
 
+def stamps(rounds: int) -> list[Line]:
+    """(h) Penetrative stamps at K = 8, J = 30, over loops; seconds for 4,000 iterations of two stamps."""
+    bank, loop, one, two = cases.shadows(), "the same as a plain loop", "one stamp", "stamp iterations, two stamps"
+    alone, both = "one after the other", "8 shadows trained together"
+    searching: dict[str, cases.Timed] = {loop: cases.stamp_loop(bank)}
+    searching |= {name: cases.stamp_iteration(count, bank) for name, count in ((one, 1), (two, 2))}
+    training = {both: cases.shadow_training(together=True), alone: cases.shadow_training(together=False)}
+    few, device = max(3, rounds // 6), torch.device("cpu")
+    times = {**interleaved(searching, few, device), **interleaved(training, few, device, warmup=1)}
+    return [
+        over(f"stamp iterations, {one}", times, one, loop, 1 / 30),
+        over(two, times, two, one, 1.5),
+        Line("4,000 iterations of two stamps", "", 4_000 / cases.ITERATIONS * times[two].median, 90.0, "s"),
+        over(both, times, both, alone, 0.5),
+    ]
+
+
 def memory(device: torch.device) -> list[Line]:
     """(e) Peak memory of an embedding run over a plain run, each in a process of its own."""
     peaks = {kind: _child(kind, device) for kind in ("plain", *cases.METHODS)}
@@ -193,7 +210,7 @@ def report(lines: Sequence[Line], device: torch.device, rounds: int) -> str:
 def run(device: torch.device, rounds: int, out: Path) -> bool:
     """Measure everything on one device, write and show it, and say whether every target is kept."""
     lines = [*steps(device, rounds), *layouts(device, rounds), *verifying(device, rounds)]
-    lines += [*minting(rounds), *masking(device, rounds), *drawing(rounds), *memory(device)]
+    lines += [*minting(rounds), *masking(device, rounds), *drawing(rounds), *stamps(rounds), *memory(device)]
     text, stem = report(lines, device, rounds), out / slug(device)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(stem.with_name(f"{stem.name}.md"), text.encode())

@@ -166,8 +166,8 @@ class Penetration:
             stamps = _through(stamps, _values(_as_bytes(stamps)))
         moved = images + stamps[:, None]
         seen = _through(moved, (moved.clamp(0, 1) * 255).round() / 255) if self.clipped else moved
-        made = Coded(*shadows(seen.flatten(0, 1))).images
-        made = made.view(len(made), *images.shape)
+        each = seen.flatten(0, 1).expand(len(shadows), -1, -1, -1, -1)  # faster than one product for all
+        made = Coded(*shadows.separately(each)).images.view(-1, *images.shape)
         goal = stamps[:, None] if self.target == "stamp" else seen
         passed = (made - goal).square().flatten(-3).sum(-1).mean(dim=(0, 2))
         kept: Tensor = passed + self.similarity * (stamps - wanted).square().flatten(1).sum(1)
