@@ -219,7 +219,7 @@ def shadows(count: int = 8) -> Bank:
 
 def stamp_iteration(stamps: int, bank: Bank, looks: int = 30) -> Timed:
     """`ITERATIONS` steps of the search for so many stamps at once, as `Penetration` makes them."""
-    search, (starts, carriers) = Penetration(iterations=ITERATIONS), _stamps(stamps, looks)
+    search, (starts, carriers) = Penetration(iterations=ITERATIONS, clipped=False), _stamps(stamps, looks)
     return lambda: search(bank, carriers, starts)
 
 
@@ -251,7 +251,7 @@ def _stamps(stamps: int, looks: int) -> tuple[Tensor, Tensor]:
 def shadow_training(together: bool, steps: int = 5, count: int = 8) -> Timed:
     """So many steps of training the shadows, as one bank or one after the other."""
     images, settings = data().train, AUTOENCODING.but(steps=steps)
-    models = [shadows(count)] if together else [Bank([member]) for member in shadows(count).members()]
+    models = [shadows(count)] if together else shadows(count).members()
     return lambda: [
         fit(copy.deepcopy(model), images, (ReconstructionLoss(),), settings, rng(0), head=Reconstruction())
         for model in models

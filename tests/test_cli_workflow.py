@@ -280,7 +280,7 @@ def test_an_autoencoder_that_was_killed_goes_on(desk: Desk, monkeypatch: pytest.
     ("name", "rest", "says"),
     [
         ("jpg", (), "unknown evasion 'jpg': did you mean 'jpeg'"),
-        ("chain", (), "unknown evasion 'chain'"),
+        ("chain", (), "named by its parts"),
         ("jpeg+blur", ("--set", "quality=3"), "--set is for a single evasion"),
         ("jpeg", ("--checkpoint", "@x"), "leave it out"),
         ("jpeg", ("--set", "quality=300"), "quality"),

@@ -121,6 +121,37 @@ def test_noise_has_a_level_for_every_pixel_and_a_checkerboard_a_keyed_place() ->
     assert int((large[0, 0] != 128).sum()) == 4 * 5, "no higher than the image"
 
 
+@pytest.mark.parametrize("pattern", ["half-planes", "low-frequency", "noise", "checkerboard"])
+def test_no_two_prestamps_are_the_same(pattern: str) -> None:
+    for seed in range(8):
+        stamps = prestamps(MarkKey(bytes([seed]) * 32).stream("prestamps"), pattern, 30, (1, 16, 16))
+        assert len({stamp.numpy().tobytes() for stamp in stamps}) == 30
+
+
+def test_prestamps_that_there_are_not_so_many_of_are_refused() -> None:
+    with pytest.raises(BadInput, match="no 40 different prestamps of the pattern 'half-planes' fit into 1x4x4"):
+        prestamps(KEY.stream("prestamps"), "half-planes", 40, (1, 4, 4))
+    for logo in ([[0]], [[3]], [[255]]):
+        with pytest.raises(BadInput, match="another pattern, text or logo"):
+            penetrative(logo=logo)(KEY, None, DATA)
+
+
+@pytest.mark.parametrize(
+    ("changes", "digest"),
+    [
+        ({}, "4a8404722bf25a27b1a72797bf4bb07b45d26e146b52235c1c45148ef5d2136f"),
+        ({"pattern": "half-planes"}, "f7d82e289b2074b246482382933a25c1b954de16f644d8f20f41b7a2b06bcb18"),
+        ({"pattern": "noise"}, "b8c839182128d1a872c458e59d7495d3a67201df776519314bd5d03c03bff068"),
+        ({"pattern": "checkerboard", "bound": 0.1}, "8b76cb62469bc4f7afbb250e378c0c6d406e53aec3ada862b30b40d86ab8478b"),
+        ({"text": "E"}, "a9dadbd106491eaec5ca6d540ac189a00a401de8c9d2ab7b20772a555338030e"),
+        ({"logo": [[0, 255], [255, 0]]}, "8f85a5030aee8da291d820b02ea2df3b66bb56bf0e1c41ef85c6a637b94759f4"),
+    ],
+)
+def test_a_key_gives_today_what_it_gave_before(changes: dict[str, object], digest: str) -> None:
+    """A digest that changes here means a new minting format, not a new digest in this file."""
+    assert penetrative(**changes)(KEY, None, DATA).digest() == digest
+
+
 def test_prestamps_show_what_the_owner_gives_at_keyed_places(shadows: Bank) -> None:
     written = penetrative(text="E", count=8, teaching=8)(KEY, None, DATA)
     assert written.settings["pattern"] == "picture"

@@ -25,7 +25,7 @@ from earmark.evidence import arbitrate, commit, judge
 from earmark.fidelity import DeepFidelity
 from earmark.keys import MarkKey, OwnerKey
 from earmark.models import normalised
-from earmark.schemes import Scheme, deep_fidelity, function_coupled
+from earmark.schemes import Scheme, deep_fidelity, function_coupled, penetrative
 from earmark.suspects import as_query
 from earmark.training import train_host
 
@@ -46,6 +46,7 @@ __all__ = [
     "judge",
     "normalised",
     "open_data",
+    "penetrative",
     "rng",
     "train_host",
 ]

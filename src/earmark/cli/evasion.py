@@ -11,6 +11,7 @@ import typer
 from earmark.attacks import EVASIONS, Chain, Washer, query_accuracy, washer
 from earmark.cli import options
 from earmark.cli.court import STATUS
+from earmark.cli.measure import of_task
 from earmark.cli.networks import fitting, network
 from earmark.cli.output import show
 from earmark.cli.secrets import Minted
@@ -52,13 +53,15 @@ def evade(
     evasion's settings. Ends as verify does: status 0 if the mark is found, 1 if it is not, 3 without an answer.
     """
     images, minted = open_data(data), Minted.open(mark)
+    of_task(minted.mark, mark, images)
     accused = as_query(fitting(network(model, stolen, model_set, minted.mark), images, str(stolen)))
     before = query_accuracy(accused, images.test)
     washed = _washer(name, sets, checkpoint)(accused, images, rng(seed))
     after, verdict = query_accuracy(washed, images.test), TriggerTest(alpha=alpha)(washed, minted.mark)
-    cost = {"val_acc_before": before, "val_acc": after}
+    asked = {"suspect": f"{stolen.name} behind {name}", "claimant": minted.name, "evasion": name}
+    value = {**asked, "val_acc_before": before, "val_acc": after, **verdict.to_dict()}
     kept = f"{100 * after:.2f} % of the test images right, {100 * before:.2f} % without {name}"
-    show(as_json, {"evasion": name, "claimant": minted.name, **cost, **verdict.to_dict()}, f"{kept}\n{verdict}")
+    show(as_json, value, kept, str(verdict))
     raise typer.Exit(STATUS[verdict.accepted])
 
 
@@ -66,6 +69,8 @@ def _washer(name: str, sets: list[str] | None, checkpoint: Path | None) -> Washe
     names = name.split(JOINT)
     for each in names:
         if each not in ALONE:
+            if each == "chain":
+                raise BadInput("a chain is named by its parts, with + between them: blur+jpeg")
             raise unknown_name("evasion", each, ALONE)
     trained = [each for each in names if "checkpoint" in inspect.signature(EVASIONS[each]).parameters]
     if checkpoint is not None and len(trained) != 1:

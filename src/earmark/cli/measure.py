@@ -21,7 +21,7 @@ from earmark.files import read_json
 from earmark.marks import TriggerSet
 from earmark.reports import Picture, Report, Reproduction, Ruling, Table, fidelity_table, figures, record, write_report
 
-__all__ = ["fidelity", "report"]
+__all__ = ["fidelity", "of_task", "report"]
 
 
 def fidelity(
@@ -41,14 +41,14 @@ def fidelity(
     the distribution (shuffled patches).
     """
     images = open_data(data)
-    triggers = None if mark is None else _of_task(Minted.open(mark).mark, mark, images)
+    triggers = None if mark is None else of_task(Minted.open(mark).mark, mark, images)
     ours, theirs = (fitting(network(model, path, model_set, images), images, str(path)) for path in (marked, host))
     others = {"corrupted": corrupted(images.test, "gaussian-noise", 3, rng(seed)), "ood": ood(images.test, rng(seed))}
     found = DeepFidelity(triggers, others)(ours, theirs, images)
     show(as_json, {"model": marked.name, **found.to_dict()}, upright(fidelity_table({marked.name: found})).to_rich())
 
 
-def _of_task(mark: TriggerSet, path: Path, images: Data) -> TriggerSet:
+def of_task(mark: TriggerSet, path: Path, images: Data) -> TriggerSet:
     """`mark`, if its triggers look like the data and have their classes."""
     ours, theirs = (mark.shape, mark.classes), (images.shape, images.classes)
     if ours != theirs:

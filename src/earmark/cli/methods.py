@@ -14,7 +14,7 @@ from earmark.training import Settings
 
 __all__ = ["beside", "embedding"]
 
-OWN = ("enough", "head", "patience", "select", "watch")
+OWN = ("enough", "head", "patience", "replace", "select", "watch")
 """What a method takes beside its weights and the settings of its training run."""
 
 

@@ -101,6 +101,8 @@ def mint(
     """
     if kind not in MINTS:
         raise unknown_name("kind of triggers", kind, MINTS)
+    if kind == "penetrative":
+        raise BadInput("penetrative stamps need trained autoencoders; mint them in Python: earmark.penetrative")
     if source is not None and kind != "unrelated":
         raise BadInput(f"--source is for unrelated triggers alone, got --kind {kind}; leave one of the two out")
     check_text("--name", name)
@@ -108,9 +110,7 @@ def mint(
     images = open_data(data)
     if source is not None:
         given["source"] = open_data(source).train
-    form = Form.of(
-        f"settings of {kind} triggers", MINTS[kind], without=("count", "source", "shadows", "search", "looks")
-    )
+    form = Form.of(f"settings of {kind} triggers", MINTS[kind], without=("count", "source"))
     make: TriggerMint = form.fill(sets, lambda **values: MINTS[kind](**given, **values))
     out = new_file(out, force, ".safetensors", again=True)
     mark = make(open_key(key, password_file).mark_key(name), None, images)
@@ -141,7 +141,7 @@ def embed(
 
     A run that was killed goes on from OUT.checkpoint when the same command is given again. --set takes the method's
     own settings (alpha, beta, gamma; drop, every, refine_images, refine_lr, refine_every, fresh of function-coupled;
-    share, spread of its -plus), those of training, and enough, patience, select, watch, head.
+    share, spread of its -plus), those of training, and enough, patience, select, watch, head, replace.
     """
     checkpoint = beside(out)
     out = new_file(out, force, ".safetensors", again=checkpoint.exists())

@@ -10,7 +10,6 @@ import typer
 
 from earmark.cli import options
 from earmark.cli.output import new_folder, show
-from earmark.errors import unknown_name
 from earmark.files import write_atomic, write_json
 from earmark.recipes import deep_fidelity as df
 from earmark.recipes import function_coupled as fc
@@ -116,9 +115,6 @@ def _reproduce(
     settings: list[str] | None,
     as_json: bool,
 ) -> None:
-    for what, name, known in (("scale", scale, recipe.SCALES), ("table", table, recipe.TABLES)):
-        if name is not None and name not in known:
-            raise unknown_name(what, name, list(known))
     new_folder(out)
     found = []
     for value in recipe.reproduce(table, scale, data, out, seeds, settings or ()):

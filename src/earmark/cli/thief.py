@@ -52,7 +52,7 @@ def attack(
     Attacks that train go on from OUT.checkpoint after they were killed.
     """
     if name in EVASIONS:
-        raise BadInput(f"{name} stands in front of a model and leaves no file; give `earmark evade {name}`")
+        raise BadInput(f"{name} stands in front of a model and leaves no file; give it to `earmark evade`")
     if name not in ATTACKS and name not in FORGERIES:
         raise unknown_name("attack", name, [*ATTACKS, *FORGERIES])
     images, checkpoint = open_data(data), _checkpoint(name, out)

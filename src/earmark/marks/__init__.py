@@ -122,7 +122,7 @@ def remint(key: MarkKey, mark: TriggerSet) -> TriggerSet:
     mint = from_settings(mark.settings)
     if mint.count != len(mark):
         raise BadInput(f"the settings speak of {mint.count} triggers and the mark has {len(mark)}")
-    taught = 0 if mark.teaching is None else len(mark.teaching)
+    taught = max(0 if mark.teaching is None else len(mark.teaching), int(getattr(mint, "teaching", 0)))
     for what, came, most in (
         ("triggers", len(mark), MOST_TRIGGERS),
         ("images to learn from", taught, MOST_TRIGGERS),

@@ -37,6 +37,8 @@ class Penetrative(TriggerMint):
     judge sees that they keep to l(T_i, P_i) <= `bound` (eq. 3). The carriers of verification, of teaching and of the
     search are disjoint keyed picks.
 
+    A judge needs 26 stamps or more of ten classes, where all of them are answered as marked.
+
     Attributes:
         group: images to a stamp that are asked; `count` is I * group.
         teaching: images to learn from, a multiple of I, none of which is asked; 0 where the triggers themselves are
@@ -44,7 +46,8 @@ class Penetrative(TriggerMint):
         pattern: of the prestamps, see `stamps.prestamps`; "picture" where a text or a logo is given.
         text, logo: what the prestamps show, as `Stamped` takes them; at most one of the two.
         bound: epsilon_1, the mean of (T - P)^2 over the pixels on [0, 1]; the prestamps of two keys lie about 0.04
-            (low-frequency) and 0.12 (half-planes) apart.
+            (low-frequency) and 0.12 (half-planes) apart, and those of one text as little as 0.01 on large images,
+            where the default tells no key from another. What proves the key are the labels.
         looks: J, the images of each stamp that the search looks at; 30 in the paper.
         shadows: K trained autoencoders, only needed to draw; without a search the stamps are the prestamps.
         search: how the stamps are found; None for the prestamps themselves.
@@ -55,7 +58,7 @@ class Penetrative(TriggerMint):
     """
 
     name: ClassVar[str] = "penetrative"
-    count: int = 60
+    count: int = 120
     labels: LabelPolicy = Uniform()  # noqa: RUF009  (frozen)
     group: int = 3
     teaching: int = 600

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,14 +15,14 @@ from earmark.models import Bank, Coded, device_of, evaluating
 
 __all__ = ["PRESTAMPS", "Penetration", "distance", "prestamps", "stamp_on", "stamp_values"]
 
-PRESTAMPS = ("half-planes", "low-frequency", "noise", "checkerboard", "picture")
 HALF = 191
 """A stamp of 0.5 in 8 bits, the released code's level; see `stamp_values`."""
 NOTHING, DARKEST, BRIGHTEST = 128, 1, 255
 STEPS = 16
 CHECKERS = 5
-_CELLS: Mapping[str, tuple[int, int] | None] = {"low-frequency": (4, 4), "noise": None}
-"""Patterns of keyed levels, and how many blocks they have; None for one for each pixel."""
+CELLS = 4
+TRIES = 64
+"""How often nothing new is drawn before it is said that there is no more."""
 
 
 def stamp_values(stamps: Tensor) -> Tensor:
@@ -62,36 +62,53 @@ def prestamps(
         count: I.
         shape: (C, H, W) of an image.
         picture: uint8 (C, h, w) of a "picture", no larger than the image.
+
+    Raises:
+        BadInput: not so many different stamps come out, none of them blank.
     """
-    channels, height, width = shape
-    if pattern in _CELLS:
-        down, across = _CELLS[pattern] or (height, width)
-        levels = stream.integers(HALF - NOTHING + 1, count * channels * down * across) + NOTHING
-        return resized(levels.reshape(count, channels, down, across).to(torch.uint8), height, width)
-    if pattern == "half-planes":
-        return _half_planes(stream, count, shape)
-    if pattern == "checkerboard":
-        return torch.stack([_checkerboard(stream, shape) for _ in range(count)])
-    assert picture is not None, "a picture is drawn by whoever gives it"
-    white = torch.full(shape, NOTHING, dtype=torch.uint8)
-    white[:, : picture.shape[1], : picture.shape[2]] += (picture.int() * (HALF - NOTHING) // 255).to(torch.uint8)
-    ways = [(int(stream.integers(height, 1)), int(stream.integers(width, 1))) for _ in range(count)]
-    return torch.stack([white.roll(way, (1, 2)) for way in ways])
+    blank = torch.full(shape, NOTHING, dtype=torch.uint8)
+    found, misses = {blank.numpy().tobytes(): blank}, 0
+    while misses < TRIES:
+        before = len(found)
+        for stamp in _DRAWN[pattern](stream, shape, picture):
+            found.setdefault(stamp.numpy().tobytes(), stamp)
+        if len(found) > count:
+            return torch.stack(list(found.values())[1 : count + 1])
+        misses = 0 if len(found) > before else misses + 1
+    raise BadInput(
+        f"no {count} different prestamps of the pattern {pattern!r} fit into {'x'.join(map(str, shape))} pixels; "
+        "ask for fewer stamps, or take another pattern, text or logo"
+    )
 
 
-def _half_planes(stream: KeyedStream, count: int, shape: tuple[int, int, int]) -> Tensor:
-    """The two sides of one line, then those of another: stamps that are told apart."""
+Shape = tuple[int, int, int]
+
+
+def _levels(stream: KeyedStream, shape: Shape, cells: tuple[int, int]) -> list[Tensor]:
+    """A keyed level in each cell of each channel."""
     channels, height, width = shape
-    lines = -(-count // 2)
-    angles = 2 * stream.integers(STEPS, 2 * lines).reshape(lines, 2) - STEPS + 1  # odd, so that none is no direction
+    levels = stream.integers(HALF - NOTHING + 1, channels * cells[0] * cells[1]) + NOTHING
+    return list(resized(levels.reshape(1, channels, *cells).to(torch.uint8), height, width))
+
+
+def _low_frequency(stream: KeyedStream, shape: Shape, picture: Tensor | None) -> list[Tensor]:
+    return _levels(stream, shape, (CELLS, CELLS))
+
+
+def _noise(stream: KeyedStream, shape: Shape, picture: Tensor | None) -> list[Tensor]:
+    return _levels(stream, shape, shape[1:])
+
+
+def _half_planes(stream: KeyedStream, shape: Shape, picture: Tensor | None) -> list[Tensor]:
+    """The two sides of one line, which are told apart."""
+    _, height, width = shape
+    steep, flat = (2 * stream.integers(STEPS, 2) - STEPS + 1).tolist()  # odd, so that none is no direction
     down, across = (2 * torch.arange(size) - size + 1 for size in (height, width))
-    side = angles[:, 0, None, None] * down[:, None] * width + angles[:, 1, None, None] * across * height > 0
-    both = torch.stack([side, ~side], dim=1).flatten(0, 1)[:count]
-    halves = torch.where(both, HALF, NOTHING).to(torch.uint8)
-    return halves[:, None].expand(count, channels, height, width).contiguous()
+    side = (steep * width * down)[:, None] + flat * height * across > 0
+    return [torch.where(half, HALF, NOTHING).to(torch.uint8).expand(shape).contiguous() for half in (side, ~side)]
 
 
-def _checkerboard(stream: KeyedStream, shape: tuple[int, int, int]) -> Tensor:
+def _checkerboard(stream: KeyedStream, shape: Shape, picture: Tensor | None) -> list[Tensor]:
     _, height, width = shape
     cell = max(1, min(height, width) // 28)
     sides = [min(CHECKERS * cell, size) for size in (height, width)]
@@ -100,7 +117,24 @@ def _checkerboard(stream: KeyedStream, shape: tuple[int, int, int]) -> Tensor:
     light = (down[:, None] + across + stream.integers(2, 1)) % 2 == 0
     stamp = torch.full(shape, NOTHING, dtype=torch.uint8)
     stamp[:, top : top + sides[0], left : left + sides[1]] = torch.where(light, BRIGHTEST, DARKEST).to(torch.uint8)
-    return stamp
+    return [stamp]
+
+
+def _moved(stream: KeyedStream, shape: Shape, picture: Tensor | None) -> list[Tensor]:
+    assert picture is not None, "a picture is drawn by whoever gives it"
+    stamp = torch.full(shape, NOTHING, dtype=torch.uint8)
+    stamp[:, : picture.shape[1], : picture.shape[2]] += (picture.int() * (HALF - NOTHING) // 255).to(torch.uint8)
+    return [stamp.roll((int(stream.integers(shape[1], 1)), int(stream.integers(shape[2], 1))), (1, 2))]
+
+
+_DRAWN: Mapping[str, Callable[[KeyedStream, Shape, Tensor | None], list[Tensor]]] = {
+    "half-planes": _half_planes,
+    "low-frequency": _low_frequency,
+    "noise": _noise,
+    "checkerboard": _checkerboard,
+    "picture": _moved,
+}
+PRESTAMPS = tuple(_DRAWN)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -18,9 +19,9 @@ from earmark.core import Data, Images, Query, rng
 from earmark.fidelity import DeepFidelity
 from earmark.files import load_tensors, read_json, save_tensors, write_json
 from earmark.keys import MarkKey
-from earmark.marks import TriggerSet
+from earmark.marks import TriggerMint, TriggerSet
 from earmark.marks.triggers.stamps import distance, prestamps, stamp_values
-from earmark.models import Autoencoder, Bank, MLPAutoencoder, built, device_of, evaluating
+from earmark.models import Autoencoder, Bank, MLPAutoencoder, autoencoder, built, device_of, evaluating
 from earmark.recipes.penetrative.marking import Marking
 from earmark.recipes.penetrative.scales import SCALES
 from earmark.recipes.penetrative.settings import SETTINGS
@@ -124,17 +125,18 @@ class Bench:
         if slug not in self._marks:
             tensors, about = self.store.path(f"{slug}.safetensors"), self.store.path(f"{slug}.spec.json")
             if not about.exists():
+                mint = self._mint(marking)
                 begun = time.monotonic()
-                made = self._mint(marking)
+                made = mint(self._key, None, self.owner)
                 save_tensors(tensors, made.tensors())
                 write_json(about, {"spec": made.spec(), "seconds": time.monotonic() - begun})
             self._marks[slug] = TriggerSet.from_parts(read_json(about)["spec"], load_tensors(tensors))
         return self._marks[slug]
 
-    def _mint(self, marking: Marking) -> TriggerSet:
+    def _mint(self, marking: Marking) -> TriggerMint:
         outside = self._outside() if marking.kind == "outside" else self.data.train
         shadows = self.shadows(marking.bottleneck, marking.shadows)
-        return marking.mint(self.effort, shadows, outside)(self._key, None, self.owner)
+        return marking.mint(self.effort, shadows, outside)
 
     @property
     def _key(self) -> MarkKey:
@@ -145,7 +147,7 @@ class Bench:
         return read.train
 
     def seconds(self, marking: Marking) -> float:
-        """What minting the mark took, all of its stamps together."""
+        """What minting the mark took, all of its stamps together; the shadows were trained before."""
         self.mark(marking)
         return float(read_json(self.store.path(f"{marking.slug}.mark.spec.json"))["seconds"])
 
@@ -268,13 +270,25 @@ class Bench:
             mark, model = self.mark(marking), self.marked(marking)
             query, points = as_query(model), []
             for at, wash in enumerate([None, *self.washers.values()]):
-                seen = query if wash is None else wash(query, self.thief, rng(self.seed + at))
+                seen = query if wash is None else self._washed(wash, query, at)
                 verdict = TriggerTest()(seen, mark)
                 kept = 100 * query_accuracy(seen, self.data.test)
                 points.append({"val_acc": kept, "won": 100 * verdict.statistic / verdict.n, "log10_p": verdict.log10_p})
             return points
 
         return self.store.value(f"{marking.slug}.washed", measured)
+
+    def _washed(self, wash: Washer, query: Query, at: int) -> Query:
+        """The model behind a washer; one that learns is trained once for all marks."""
+        if not isinstance(wash, Autoencode):
+            return wash(query, self.thief, rng(self.seed + at))
+        make = partial(autoencoder, wash.family, self.data.shape, bottleneck=wash.bottleneck)
+        one = self.store.model(
+            f"washer-{wash.family}-b{wash.bottleneck}",
+            lambda: built(make, rng(self.seed)).to(Settings().torch_device()),
+            lambda checkpoint: replace(wash, checkpoint=checkpoint).trained(self.thief, rng(self.seed + at)),
+        )
+        return _behind(cast(Autoencoder, one), query)
 
     def kept(self, marking: Marking) -> Point:
         """The marked classifier's deep fidelity to its host."""

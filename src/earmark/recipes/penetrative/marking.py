@@ -64,7 +64,7 @@ class Marking:
             policy,
             group=group,
             teaching=0 if fixed else effort.teaching,
-            pattern=_PATTERNS[self.kind] if fixed or self.kind != "penetrative" else "low-frequency",
+            pattern=_PATTERNS[self.kind] if fixed else _KEYED_PATTERNS.get(self.kind, _PATTERNS[self.kind]),
             bound=ANY_DISTANCE,
             looks=effort.looks if fixed else max(1, effort.looks // 3),
             shadows=shadows,
@@ -84,6 +84,8 @@ _PATTERNS: Mapping[str, str] = {
     "wonder": "checkerboard",
     "penetrative": "half-planes",
 }
+_KEYED_PATTERNS: Mapping[str, str] = {"stamp": "low-frequency", "penetrative": "low-frequency"}
+"""Half-planes are too few for many stamps."""
 _CALLED: Mapping[str, str] = {
     "random": "Random",
     "stamp": "Stamp",

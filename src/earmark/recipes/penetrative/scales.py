@@ -75,7 +75,7 @@ FULL = Effort(
     looks=30,
     iterations=4_000,
     fixed=(0, 7),
-    groups=20,
+    groups=40,
     each=3,
     teaching=600,
     host=CLASSIFIER,
@@ -88,7 +88,8 @@ FULL = Effort(
         "of Adam at 1e-3, the rate divided by 10 after 9: shadows on two thirds of the training images, the "
         "adversary's on the others.",
         "Each stamp is found on images that are no triggers, and x + T is an 8-bit image; the paper finds it on its "
-        "triggers and clips neither. The classifier trains on eq. (8), with 8 triggers beside 120 images in a batch.",
+        "triggers and clips neither. With fixed labels the classifier trains on eq. (8); with keyed groups the "
+        "carriers stay, too, and stamps are found on a third as many images and begin with low-frequency prestamps.",
     ),
 )
 CPU = replace(
@@ -100,7 +101,7 @@ CPU = replace(
     notes=(
         *FULL.notes,
         "The classifier is an eighth as wide as the paper's. Hosts train 3 epochs; marked classifiers go on from the "
-        "host for 1 more, with 16 triggers in every batch.",
+        "host for 1 more.",
     ),
 )
 QUICK = replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from earmark.errors import BadInput
 from earmark.reports.figures.style import ACCENT, MUTED, canvas, drawn, legend_below, printable, series
+from earmark.stats import GRINDING_BITS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["picture_rows", "washer_plot"]
 
-DECISIVE = 6
+DECISIVE = 6 + GRINDING_BITS * math.log10(2)
+"""Where a judge's p, 2^64 times that of the test, is 1e-6."""
 CHEAP = 3
 ROOM = 1.1
 
@@ -26,7 +29,7 @@ def washer_plot(rows: Mapping[str, Sequence[Sequence[Mapping[str, float | None]]
     """One panel a mark, one point a washer and seed: what the thief's model still gets right against -log10 p.
 
     Filled points are washers, the hollow one is the model without any. A washer in the shaded corner is cheap, at most
-    3 points of accuracy, and takes the evidence below p = 1e-6.
+    3 points of accuracy, and takes the evidence below what a judge accepts at alpha = 1e-6.
 
     Args:
         rows: by label, one list of points a seed, the first without a washer; a point has "val_acc" in percent and
@@ -54,7 +57,7 @@ def washer_plot(rows: Mapping[str, Sequence[Sequence[Mapping[str, float | None]]
 def _panel(ax: Axes, seeds: Sequence[Sequence[Mapping[str, float | None]]]) -> None:
     alone = [point["val_acc"] or 0.0 for point in (seed[0] for seed in seeds)]
     cheap = sum(alone) / len(alone) - CHEAP
-    ax.axhline(DECISIVE, color=ACCENT, linewidth=1, label="p = 1e-6")
+    ax.axhline(DECISIVE, color=ACCENT, linewidth=1, label="a judge's line")
     ax.fill_between([cheap, 100], 0, DECISIVE, color=ACCENT, alpha=0.08, linewidth=0)
     washed = [point for seed in seeds for point in seed[1:]]
     where = {"linestyle": "", "color": series(0)["color"], "marker": "o"}
