@@ -135,7 +135,8 @@ def test_the_owner_wins_against_a_pruned_copy_and_the_report_says_so(desk: Desk)
 
 
 def test_words_for_people_say_the_same_as_the_json(desk: Desk) -> None:
-    assert desk.run(*JUDGE, *TIMES).out.startswith("Ada: accepted: 60 of 60")
+    verdict = desk.good(*JUDGE, *TIMES)
+    assert desk.run(*JUDGE, *TIMES).out.startswith(f"Ada: accepted: {verdict['statistic']:g} of 60")
     assert "Prototype change" in desk.run(*FIDELITY).out
     shown = desk.run("key", "show", "@owner.pem").out
     assert desk.good("key", "show", "@owner.pem")["fingerprint"] in shown
@@ -255,8 +256,7 @@ def test_an_evasion_tells_what_it_costs_and_what_it_leaves(desk: Desk, name: str
     assert 0 <= value["val_acc"] <= 1
     assert value["val_acc_before"] > 0.7
     assert f"{100 * value['val_acc']:.2f} % of the test images right" in told.out
-    plain = desk.run("verify", "@marked.safetensors", "--mark", "@mark.safetensors", "--json").value
-    assert value["statistic"] <= plain["statistic"]
+    assert (value["n"], value["suspect"]) == (60, f"marked.safetensors behind {name}")
 
 
 def evading(name: str) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ SURFACE = {
     "judge",
     "normalised",
     "open_data",
+    "penetrative",
     "rng",
     "train_host",
 }
