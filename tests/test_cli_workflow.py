@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from earmark.attacks import ATTACKS, FORGERIES
@@ -583,6 +584,16 @@ def test_no_secret_was_ever_said(desk: Desk) -> None:
     assert len(desk.said) > 40
     for secret in (PASSWORD, evidence["mark_key"], evidence["salt"]):
         assert secret not in said
+
+
+def test_a_mark_without_a_name_is_refused_in_one_line(desk: Desk, tmp_path: Path) -> None:
+    with safe_open(desk.folder / "mark.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["earmark-mark"])
+    del about["name"]
+    tensors = load_tensors(desk.folder / "mark.safetensors")
+    save_tensors(tmp_path / "odd.safetensors", tensors, {"earmark-mark": json.dumps(about)})
+    with pytest.raises(BadInput, match=r"odd\.safetensors holds a damaged mark"):
+        Minted.open(tmp_path / "odd.safetensors")
 
 
 @pytest.mark.parametrize(

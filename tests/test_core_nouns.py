@@ -36,6 +36,8 @@ def test_no_verdict_accepts_without_a_null_or_above_alpha() -> None:
         verdict(log10_p=None)
     with pytest.raises(BadInput, match="alpha"):
         verdict(log10_p=-5.9)
+    with pytest.raises(BadInput, match="alpha"):
+        verdict(log10_p=math.nan)
     assert verdict(log10_p=math.log10(1e-6)).accepted
 
 

@@ -218,7 +218,7 @@ class Verdict:
     def __post_init__(self) -> None:
         if self.accepted and (self.null.basis == "none" or self.log10_p is None):
             raise BadInput("a verdict without a trustworthy null cannot accept; make it inconclusive (accepted=None)")
-        if self.accepted and self.log10_p is not None and self.log10_p > math.log10(self.alpha):
+        if self.accepted and self.log10_p is not None and not self.log10_p <= math.log10(self.alpha):
             raise BadInput(f"a verdict cannot accept at log10 p = {self.log10_p} with alpha = {self.alpha}")
 
     def __bool__(self) -> NoReturn:

@@ -42,7 +42,7 @@ def password(file: Path | None, new: bool = False) -> bytes:
         return secret
     if os.environ.get(VARIABLE):
         return os.fsencode(os.environ[VARIABLE])
-    return _asked(new).encode()
+    return os.fsencode(_asked(new))
 
 
 def _asked(new: bool) -> str:
@@ -90,10 +90,10 @@ class Minted:
         if about.get("format") != FORMAT:
             raise BadInput(f"{path}: mark format {about.get('format')!r:.20} is not known, this version reads {FORMAT}")
         try:
-            mark = mark_from_parts(about["kind"], about["spec"], tensors)
+            mark, name = mark_from_parts(about["kind"], about["spec"], tensors), str(about["name"])
         except (KeyError, TypeError) as error:
             raise BadInput(f"{path} holds a damaged mark; mint it again from its key") from error
-        return cls(str(about["name"]), triggers(mark, path))
+        return cls(name, triggers(mark, path))
 
 
 def triggers(mark: Mark, path: Path) -> TriggerSet:
