@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_model
 from torch import nn
 
+from earmark.core import rng
 from earmark.errors import BadInput
 from earmark.files import model_digest, save_tensors
 from earmark.suspects import load_model
@@ -29,6 +31,19 @@ def norm() -> nn.Module:
 def number() -> int:
     return 7
 
+class Tied(nn.Module):
+    def __init__(self, tied: str) -> None:
+        super().__init__()
+        self.code, self.back, self.other = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        shared = {"same": lambda w: w, "transposed": lambda w: w.t(), "part": lambda w: w[1:]}
+        self.back.weight = nn.Parameter(shared[tied](self.code.weight))
+
+def tied(tied: str = "same") -> nn.Module:
+    return Tied(tied)
+
+def anything(**sizes: int) -> nn.Module:
+    return small(sizes["klasses"])
+
 def broken() -> nn.Module:
     raise RuntimeError("no such layer")
 """
@@ -44,6 +59,13 @@ def nets(tmp_path: Path) -> Path:
 @pytest.fixture
 def weights(nets: Path) -> dict[str, torch.Tensor]:
     return {k: torch.full_like(v, 0.5) for k, v in load_model(f"{nets}:small").state_dict().items()}
+
+
+def altered(model: nn.Module) -> nn.Module:
+    """Weights that no new model of the kind begins with."""
+    with torch.no_grad():
+        model.get_parameter("code.weight").normal_(generator=rng(1))
+    return model
 
 
 def test_a_file_and_its_neighbours_build_the_model(nets: Path) -> None:
@@ -115,9 +137,48 @@ def test_a_file_that_exits_is_an_error_and_no_end(nets: Path) -> None:
         load_model(f"{nets}:leave")
 
 
-def test_an_unknown_argument_is_named(nets: Path) -> None:
-    with pytest.raises(BadInput, match="unexpected keyword argument 'klasses'"):
+def test_an_unknown_argument_is_named_with_the_nearest_known_one(nets: Path) -> None:
+    with pytest.raises(BadInput, match=r"unknown argument of .*nets\.py:small 'klasses': did you mean 'classes'\?"):
         load_model(f"{nets}:small", klasses=3)
+    assert load_model(f"{nets}:anything", klasses=7)(torch.rand(1, 4)).shape == (1, 7)
+
+
+@pytest.mark.parametrize("tied", ["same", "part"])
+def test_tied_weights_that_safetensors_wrote_once_fill_the_model(nets: Path, tied: str) -> None:
+    file = nets.with_suffix(".safetensors")
+    saved = altered(load_model(f"{nets}:tied", tied=tied))
+    save_model(saved, str(file))
+    assert len({"code.weight", "back.weight"} & load_file(file).keys()) == 1
+    assert model_digest(load_model(f"{nets}:tied", file, tied=tied)) == model_digest(saved)
+
+
+@pytest.mark.parametrize("tied", ["same", "transposed"])
+@pytest.mark.parametrize("left_out", ["code.weight", "back.weight"])
+def test_either_of_two_tied_weights_fills_both(nets: Path, tied: str, left_out: str) -> None:
+    file = nets.with_suffix(".safetensors")
+    saved = altered(load_model(f"{nets}:tied", tied=tied))
+    save_tensors(file, {name: value for name, value in saved.state_dict().items() if name != left_out})
+    loaded = load_model(f"{nets}:tied", file, tied=tied)
+    assert model_digest(loaded) == model_digest(saved)
+    assert loaded.get_parameter("back.weight").data_ptr() == loaded.get_parameter("code.weight").data_ptr()
+
+
+@pytest.mark.parametrize("left_out", ["other.weight", "code.bias", "code.weight"])
+def test_what_nothing_in_the_file_fills_is_still_missed(nets: Path, left_out: str) -> None:
+    """`code.weight` is shared with a part of itself alone, and the part does not fill it."""
+    file = nets.with_suffix(".safetensors")
+    state = load_model(f"{nets}:tied", tied="part").state_dict()
+    save_tensors(file, {name: value for name, value in state.items() if name != left_out})
+    with pytest.raises(BadInput, match=f"does not fit the model: missing {left_out}; give"):
+        load_model(f"{nets}:tied", file, tied="part")
+
+
+def test_neither_of_two_tied_weights_in_the_file_is_a_fault(nets: Path) -> None:
+    file = nets.with_suffix(".safetensors")
+    state = load_model(f"{nets}:tied").state_dict()
+    save_tensors(file, {name: value for name, value in state.items() if "weight" not in name} | {"x": torch.zeros(1)})
+    with pytest.raises(BadInput, match=r"missing back\.weight, code\.weight, other\.weight; unexpected x"):
+        load_model(f"{nets}:tied", file)
 
 
 def test_weights_that_do_not_fit_are_compared_by_name_and_shape(nets: Path, weights: dict[str, torch.Tensor]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -29,18 +30,22 @@ def load_model(name: str, weights: Path | str | None = None, **arguments: Any) -
 
     Args:
         name: `package.module:function`, looked up from the working folder too, or `file.py:function`.
-        weights: a `.safetensors` state dict, or a `.pt`/`.pth`/`.bin` one, which is read with `weights_only=True`.
+        weights: a `.safetensors` state dict, or a `.pt`/`.pth`/`.bin` one, which is read with `weights_only=True`. Of
+            tensors that share their memory, tied weights say, the file may hold one, as `safetensors.torch.save_model`
+            writes it.
         arguments: keyword arguments of the function.
 
     Raises:
-        BadInput: no such file, module or function; a function that fails or returns no `nn.Module`; weights that do
-            not fit exactly (names and shapes are compared before anything is copied).
+        BadInput: no such file, module or function; a function that has no such argument, fails or returns no
+            `nn.Module`; weights that do not fit exactly (names and shapes are compared before anything is copied).
     """
     home, _, attribute = name.rpartition(":")
     if not home or not attribute:
         raise BadInput(f"expected 'package.module:function' or 'file.py:function', got {name!r}")
     code = _from_file(Path(home)) if home.endswith(".py") else _from_package(home)
-    module = _build(name, _function(code, home, attribute), arguments)
+    function = _function(code, home, attribute)
+    _check_arguments(name, function, arguments)
+    module = _build(name, function, arguments)
     if weights is not None:
         _fill(module, load_weights(weights), Path(weights).name)
     return module
@@ -85,6 +90,20 @@ def _function(code: ModuleType, home: str, attribute: str) -> Any:
     return getattr(code, attribute)
 
 
+def _check_arguments(name: str, function: Any, arguments: Mapping[str, Any]) -> None:
+    try:
+        parameters = inspect.signature(function).parameters
+    except (ValueError, TypeError):  # a function without a readable signature checks its arguments itself
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = [parameter.name for parameter in parameters.values() if parameter.kind in by_name]
+    for argument in arguments:
+        if argument not in known:
+            raise unknown_name(f"argument of {name}", argument, known)
+
+
 def _build(name: str, function: Any, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         module = function(**arguments)
@@ -102,16 +121,47 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor], file: str) -> None:
         for name in own.keys() & weights.keys()
         if own[name].shape != weights[name].shape
     ]
-    faults = {"missing": own.keys() - weights.keys(), "unexpected": weights.keys() - own.keys(), "wrong shape": shapes}
+    tied = _tied(own, weights)
+    faults = {
+        "missing": own.keys() - weights.keys() - tied.keys(),
+        "unexpected": weights.keys() - own.keys(),
+        "wrong shape": shapes,
+    }
     said = "; ".join(f"{fault} {_compact(sorted(names))}" for fault, names in faults.items() if names)
     if said:
         raise BadInput(
             f"{file} does not fit the model: {said}; give the weights of this very architecture, or name theirs"
         )
     try:
-        module.load_state_dict(dict(weights), strict=True)
+        module.load_state_dict({**tied, **weights}, strict=True)
     except RuntimeError as error:
         raise BadInput(f"{file} does not fit the model: {error}") from error
+
+
+def _tied(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own tensors that the file leaves out and fills all the same, by one whose memory they lie in.
+
+    To copy such a tensor onto itself, which `load_state_dict` then does, changes nothing.
+    """
+    missing = own.keys() - weights.keys()
+    filled = [_memory(own[name]) for name in own.keys() & weights.keys() if missing and _gapless(own[name])]
+    spans = {name: _memory(own[name]) for name in missing if own[name].numel()}
+    within = {name for name, part in spans.items() if any(a <= part[0] and part[1] <= b for a, b in filled)}
+    return {name: own[name] for name in within}
+
+
+def _memory(tensor: Tensor) -> tuple[int, int]:
+    """The addresses of the tensor's first byte and of the one after its last."""
+    begin = tensor.data_ptr()
+    return begin, begin + tensor.element_size() * _extent(tensor)
+
+
+def _extent(tensor: Tensor) -> int:
+    return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def _gapless(tensor: Tensor) -> bool:
+    return 0 < tensor.numel() == _extent(tensor)
 
 
 def _compact(names: list[str]) -> str:
