@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from earmark.files import (
     save_tensors,
     write_atomic,
     write_json,
+    write_once,
 )
 
 GOLDEN = "99d9eef8edf0accd68a9376ac441620d8651f691b43855d871da45fdd7eeffdc"
@@ -50,9 +52,39 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         write_atomic(tmp_path / "no" / "file", b"")
 
 
-def test_modes_are_set(tmp_path: Path) -> None:
-    write_atomic(tmp_path / "secret", b"x", mode=0o600)
+@pytest.mark.parametrize("write", [write_atomic, write_once])
+def test_modes_are_set(tmp_path: Path, write: Callable[..., None]) -> None:
+    write(tmp_path / "secret", b"x", mode=0o600)
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def a_dangling_link(path: Path) -> None:
+    path.symlink_to(path.with_name("nowhere"))
+
+
+@pytest.mark.parametrize("lay", [Path.touch, Path.mkdir, a_dangling_link])
+def test_what_lies_there_is_never_written_over(tmp_path: Path, lay: Callable[[Path], None]) -> None:
+    path = tmp_path / "once"
+    lay(path)
+    before = path.lstat()
+    with pytest.raises(BadInput, match="once exists and is never overwritten"):
+        write_once(path, b"new")
+    assert path.lstat() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("number", "said"), [(errno.EPERM, "makes no hard links"), (errno.EDQUOT, "uota exceeded")])
+def test_a_link_that_fails_says_why_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(BadInput, match=f"once.*{said}"):
+        write_once(tmp_path / "once", b"new")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tensors_come_back_bit_for_bit(tmp_path: Path) -> None:

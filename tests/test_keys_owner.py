@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import hmac
+import os
 import pickle
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,13 +62,26 @@ def test_a_key_file_is_never_overwritten(saved: Path) -> None:
 
 
 def test_a_failed_save_leaves_nothing(owner: OwnerKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise BadInput("disk full")
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("earmark.keys.write_atomic", full)
-    with pytest.raises(BadInput, match="disk full"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BadInput, match="No space left"):
         owner.save(tmp_path / "owner.pem", PASSWORD)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", ["fsync", "link"])
+def test_a_save_that_is_killed_does_not_bar_the_next(owner: OwnerKey, tmp_path: Path, at: str) -> None:
+    """The program dies before the bytes are safe on the disk, or before the file has its name."""
+    path = tmp_path / "owner.pem"
+    killed = f"import os; os.{at} = lambda *_, **__: os._exit(9); " + (
+        f"from earmark.keys import OwnerKey; OwnerKey.generate().save({str(path)!r}, b'password')"
+    )
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == 9
+    assert {stat.S_IMODE(left.stat().st_mode) for left in tmp_path.iterdir()} == {0o600}
+    owner.save(path, PASSWORD)
+    assert OwnerKey.load(path, PASSWORD).public == owner.public
 
 
 def test_a_missing_folder_is_named(owner: OwnerKey, tmp_path: Path) -> None:

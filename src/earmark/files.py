@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +34,13 @@ __all__ = [
     "weights_digest",
     "write_atomic",
     "write_json",
+    "write_once",
 ]
 
 JSON_LIMIT = 64 << 20
 TENSORS_LIMIT = 64 << 30
+WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What file systems without hard links answer to one."""
 
 
 def write_atomic(path: Path | str, content: bytes, mode: int = 0o644) -> None:
@@ -45,21 +50,53 @@ def write_atomic(path: Path | str, content: bytes, mode: int = 0o644) -> None:
         BadInput: the folder is missing or not writable, or the disk is full; nothing is left behind.
     """
     path = Path(path)
+    with _written_beside(path, content, mode) as temporary:
+        temporary.replace(path)
+
+
+def write_once(path: Path | str, content: bytes, mode: int = 0o644) -> None:
+    """Write `content` to a path where nothing lies: afterwards all of it is there, or nothing, and nothing is replaced.
+
+    A hard link gives the finished file its name, so no moment exists in which a killed program leaves an empty file.
+
+    Raises:
+        BadInput: something is there already, the folder is missing or not writable, the disk is full, or the file
+            system has no hard links; nothing is left behind.
+    """
+    path = Path(path)
+    with _written_beside(path, content, mode) as temporary:
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError as error:
+            raise BadInput(f"{path} exists and is never overwritten; give another path") from error
+        except OSError as error:
+            if error.errno not in WITHOUT_LINKS:
+                raise
+            raise BadInput(
+                f"cannot write {path}: its file system makes no hard links, which keep a new file from being half "
+                "written; write it to another folder and copy it there"
+            ) from error
+
+
+@contextmanager
+def _written_beside(path: Path, content: bytes, mode: int) -> Iterator[Path]:
+    """A file in the same folder that holds all of `content`, safe on the disk; gone afterwards, unless it was moved."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror}; give a folder that exists and is writable") from error
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path)
+        temporary.chmod(mode)
+        yield temporary
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def read_bytes(path: Path | str, limit: int) -> bytes:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earmark.errors import BadInput, WrongPassword
-from earmark.files import read_bytes, write_atomic
+from earmark.files import read_bytes, write_once
 
 __all__ = ["KeyedStream", "MarkKey", "OwnerKey", "verify_signature"]
 
@@ -96,25 +96,14 @@ class OwnerKey:
         """Write the key as encrypted PKCS#8 PEM after a line with its public half; mode 0600, never over another file.
 
         Raises:
-            BadInput: the file exists, the folder is missing or not writable, or the password is empty or too long.
+            BadInput: the password is empty or too long, or as `files.write_once`: the file exists, say.
         """
-        path = Path(path)
         try:
             cipher = serialization.BestAvailableEncryption(password)
             pem = self._private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
         except (ValueError, TypeError) as error:
             raise BadInput("the password must be 1 to 1023 bytes; choose another") from error
-        try:
-            path.touch(mode=0o600, exist_ok=False)
-        except FileExistsError as error:
-            raise BadInput(f"{path} exists, and a key is never overwritten; give another path") from error
-        except OSError as error:
-            raise BadInput(f"cannot write {path}: {error.strerror}; give a folder that is writable") from error
-        try:
-            write_atomic(path, f"Ed25519 public key: {self.public.hex()}\n".encode() + pem, mode=0o600)
-        except BadInput:
-            path.unlink()
-            raise
+        write_once(path, f"Ed25519 public key: {self.public.hex()}\n".encode() + pem, mode=0o600)
 
     @property
     def public(self) -> bytes:
