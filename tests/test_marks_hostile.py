@@ -198,11 +198,11 @@ def test_a_chain_of_tall_images_does_not_hang_the_judge(monkeypatch: pytest.Monk
 
 def test_a_mark_too_large_to_mint_again_is_refused_unminted(monkeypatch: pytest.MonkeyPatch) -> None:
     mark = tall(Noise(10), 4, 4)
-    monkeypatch.setattr("earmark.marks.MOST_VALUES", 160)
+    monkeypatch.setattr("earmark.marks.triggers.limits.MOST_VALUES", 160)
     assert len(remint(KEY, mark)) == 10
-    monkeypatch.setattr("earmark.marks.MOST_VALUES", 159)
+    monkeypatch.setattr("earmark.marks.triggers.limits.MOST_VALUES", 159)
     monkeypatch.setattr(Noise, "paint", lambda *_: pytest.fail("began to mint"))
-    with pytest.raises(BadInput, match="at most 159 pixel values to mint again, got 160"):
+    with pytest.raises(BadInput, match=r"at most 159 pixel values, .* 10 images of 1x4x4 have 160; .*to 9 or less"):
         remint(KEY, mark)
 
 
@@ -211,7 +211,7 @@ def test_a_mark_of_more_triggers_than_any_owner_needs_is_refused_unminted(monkey
     assert required_triggers(0.1, 0.16, 1e-6, 0.999, GRINDING_BITS) < MOST_TRIGGERS
     monkeypatch.setattr(Noise, "paint", lambda *_: pytest.fail("began to mint"))
     count = MOST_TRIGGERS + 1
-    with pytest.raises(BadInput, match=f"at most {MOST_TRIGGERS} triggers to mint again, got {count}"):
+    with pytest.raises(BadInput, match=f"at most {MOST_TRIGGERS} triggers, .*got {count}"):
         remint(KEY, distinct(Noise(count)))
 
 

@@ -39,6 +39,7 @@ from earmark.marks.triggers.labels import (
     Uniform,
     policy_from,
 )
+from earmark.marks.triggers.limits import MOST_TRIGGERS, require_mintable
 from earmark.marks.triggers.noise import Noise
 from earmark.marks.triggers.penetrative import Penetrative
 from earmark.marks.triggers.stamped import Stamped
@@ -81,8 +82,6 @@ MINTS: Mapping[str, type[TriggerMint]] = {
     mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated, Fused, Penetrative)
 }
 MARKS: Mapping[str, type[TriggerSet]] = {"triggers": TriggerSet}
-MOST_VALUES = 1 << 28
-MOST_TRIGGERS = 1 << 13
 
 
 def from_settings(settings: Mapping[str, Any]) -> TriggerMint:
@@ -116,20 +115,13 @@ def remint(key: MarkKey, mark: TriggerSet) -> TriggerSet:
     a carrier, or triggers that were optimised on a model give another digest.
 
     Raises:
-        BadInput: settings that no mint of this release has, or that do not fit the mark; or more than 2^13
-            triggers or 2^28 pixel values, which would keep a judge minting for a stranger.
+        BadInput: settings that no mint of this release has, or that do not fit the mark; or a mark too large to mint,
+            by its own content or by what its settings ask for (`TriggerMint.make`).
     """
     mint = from_settings(mark.settings)
     if mint.count != len(mark):
         raise BadInput(f"the settings speak of {mint.count} triggers and the mark has {len(mark)}")
-    taught = max(0 if mark.teaching is None else len(mark.teaching), int(getattr(mint, "teaching", 0)))
-    for what, came, most in (
-        ("triggers", len(mark), MOST_TRIGGERS),
-        ("images to learn from", taught, MOST_TRIGGERS),
-        ("pixel values", (len(mark) + taught) * mark.images[0].numel(), MOST_VALUES),
-    ):
-        if came > most:
-            raise BadInput(f"expected at most {most} {what} to mint again, got {came}")
+    require_mintable(len(mark), 0 if mark.teaching is None else len(mark.teaching), mark.shape)
     return mint.make(key, mark.shape, mark.classes, mark.carriers)
 
 

@@ -13,6 +13,7 @@ from earmark.core import Data, Images
 from earmark.errors import BadInput, whole
 from earmark.keys import MarkKey
 from earmark.marks.triggers.labels import LabelPolicy, Uniform
+from earmark.marks.triggers.limits import require_mintable
 from earmark.marks.triggers.trigger_set import TriggerSet
 
 __all__ = ["FORMAT", "TriggerMint"]
@@ -46,6 +47,7 @@ class TriggerMint(ABC):
             raise BadInput(f"expected a label policy such as Uniform(), got {self.labels!r:.80}")
 
     def __call__(self, key: MarkKey, host: nn.Module | None, data: Data) -> TriggerSet:
+        require_mintable(self.count, self.lesson_count, data.shape)
         return self.make(key, data.shape, data.classes, self.draw(key, data))
 
     def draw(self, key: MarkKey, data: Data) -> Images | None:
@@ -62,8 +64,10 @@ class TriggerMint(ABC):
         """The trigger set for models that take images of `shape` (C, H, W) and know `classes` classes.
 
         Raises:
-            BadInput: carriers that do not fit, a class count that the label policy cannot serve, or two equal images.
+            BadInput: carriers that do not fit, a class count that the label policy cannot serve, two equal images, or
+                a mark too large for a judge (`require_mintable`).
         """
+        require_mintable(self.count, self.lesson_count, shape)
         self._check(carriers)
         true = self.true_labels(classes, carriers)
         images, lessons = self.paint(key, shape, carriers), self.paint_lessons(key, shape, carriers)
@@ -114,6 +118,11 @@ class TriggerMint(ABC):
     def carriers_needed(self) -> int:
         """How many source images `make` takes, where the triggers are made from such."""
         return self.count
+
+    @property
+    def lesson_count(self) -> int:
+        """How many images are learnt in place of the triggers; 0 where it is the triggers that are learnt."""
+        return 0
 
     def _check(self, carriers: Images | None) -> None:
         if self.has_carriers and (carriers is None or len(carriers) != self.carriers_needed):

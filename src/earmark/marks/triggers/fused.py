@@ -118,6 +118,10 @@ class Fused(TriggerMint):
         return self.group
 
     @property
+    def lesson_count(self) -> int:
+        return self.teaching
+
+    @property
     def _pair_count(self) -> int:
         return 1 if isinstance(self.labels, OneClass) else self.count // self.group
 

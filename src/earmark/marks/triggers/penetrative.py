@@ -120,6 +120,10 @@ class Penetrative(TriggerMint):
     def triggers_per_trial(self) -> int:
         return self.group
 
+    @property
+    def lesson_count(self) -> int:
+        return self.teaching
+
     def draw(self, key: MarkKey, data: Data) -> Images:
         searched = 0 if self.search is None else self.stamps * self.looks
         kept, wanted = self.count + self.teaching, self.count + self.teaching + searched
