@@ -82,6 +82,37 @@ def test_a_row_can_begin_with_the_model_of_another(tmp_path: Path, monkeypatch: 
     assert begun != usual.measure(spl)["history"][0]["spl"]
 
 
+@pytest.mark.parametrize(
+    ("setting", "host", "tuned"),
+    [
+        ("mnist_d2", (20, (10,)), 20),
+        ("mnist_d3", (20, (10,)), 20),
+        ("cifar10_resnet18_d64", (50, (25,)), 50),
+        ("cifar100_wrn28_10_d640", (100, (50,)), 50),
+    ],
+)
+def test_the_full_scale_keeps_the_schedules_of_the_released_code(
+    setting: str, host: tuple[int, tuple[int, ...]], tuned: int
+) -> None:
+    """Epochs, when the rate falls, and the rate at the beginning and at the end, of every row of every table."""
+    effort = recipe.SCALES["full"][setting]
+    fresh = {"scratch", "fixll+scratch", "polytope"}
+    assert (effort.host.epochs, effort.host.milestones, effort.host.lr) == (*host, 1e-3)
+    for row in (row for _, rows in recipe.TABLES.values() for row in rows() if row.method):
+        run = effort.run(row, row.method in fresh)
+        epochs, milestones = (
+            host if row.method in fresh else (tuned, ()) if row.method in ("ftll", "ftal") else (50, (25,))
+        )
+        lr = 1e-3 if row.method in fresh else 1e-4
+        assert (run.epochs, run.milestones, run.lr) == (epochs, milestones, lr)
+        assert run.rate(run.epochs - 1) == pytest.approx(lr if not milestones else lr / 10)
+        assert (run.batch_size, run.triggers_per_batch, run.optimizer) == (32, 4, "adam")
+        assert run.batchnorm == ("train" if row.method in fresh else "frozen")
+    told = " ".join(effort.notes)
+    assert f"{host[0]} for the host and for models from scratch, the rate divided by 10 after {host[1][0]}" in told
+    assert f"{tuned} at a constant rate for FTLL and FTAL" in told
+
+
 def test_every_printed_row_has_a_row_here() -> None:
     """No number of Tables 4 to 8 is left out: labels match the printed ones exactly."""
     for name, settings in recipe.printed_tables().items():

@@ -116,7 +116,6 @@ def _pair(name: str, paper: Mapping[str, float | None], results: list[dict[str, 
 
 def _describe(effort: Scale, setting: str) -> dict[str, Any]:
     own = {name: value for name, value in vars(effort).items() if name != "notes"}
-    own["host"] = own["host"] or SETTINGS[setting].host
     runs = {name: own.pop(name).to_dict() for name in ("host", "embed", "scratch")}
     exceptions = own.pop("own")
     own["begins"] = {method: f"from {row.label}" for method, row in effort.begins.items()}

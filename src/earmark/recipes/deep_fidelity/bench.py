@@ -143,8 +143,8 @@ class Bench:
 
     def _train_host(self, checkpoint: Path) -> nn.Module:
         watched = Data(self.data.train, self.data.test.sample(self.effort.watch))
-        settings = self.effort.host or self.setting.host
-        return train_host(self._fresh(), watched, rng(self.seed), settings, augment=self.augment, checkpoint=checkpoint)
+        settings, augment = self.effort.host, self.augment
+        return train_host(self._fresh(), watched, rng(self.seed), settings, augment=augment, checkpoint=checkpoint)
 
     def mark(self, kind: str) -> TriggerSet:
         """The trigger set of this kind, from a key that the seed makes: a throw-away owner."""
