@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +45,40 @@ def test_no_verdict_accepts_without_a_null_or_above_alpha() -> None:
     assert verdict(log10_p=math.log10(1e-6)).accepted
 
 
+@pytest.mark.parametrize("alpha", [0, 0.0, 1, 1.5, -1e-6, math.nan, math.inf, True, None, "1e-6"])
+@pytest.mark.parametrize("accepted", [True, False, None])
+def test_alpha_is_a_probability_strictly_between_0_and_1(alpha: Any, accepted: bool | None) -> None:
+    with pytest.raises(BadInput, match="alpha: expected a probability strictly between 0 and 1, got"):
+        Verdict(accepted, 9, 10, EXACT, -9.0, alpha, "nine of ten")
+
+
+def test_nobody_changes_the_details_of_a_verdict() -> None:
+    given = {"share": 0.9, "interval": [0.5, 1.0], "against": {"Eve": "later"}}
+    found = replace(verdict(), details=given)
+    with pytest.raises(TypeError):
+        found.details["share"] = 0.1  # type: ignore[index]
+    with pytest.raises(TypeError):
+        found.details["against"]["Eve"] = "earlier"
+    with pytest.raises(TypeError):
+        found.details["interval"][0] = 0.0
+    given["share"] = 0.1
+    given["interval"].append(2.0)  # type: ignore[attr-defined]
+    told = found.to_dict()["details"]
+    assert told == {"share": 0.9, "interval": [0.5, 1.0], "against": {"Eve": "later"}}
+    told["share"] = 0.1
+    assert found.details["share"] == 0.9
+
+
+def test_a_verdict_with_details_copies_compares_and_becomes_json() -> None:
+    found = replace(verdict(), details={"interval": [0.5, 1.0], "against": {"Eve": "later"}})
+    for same in (copy.copy(found), copy.deepcopy(found), replace(found), pickle.loads(pickle.dumps(found))):
+        assert same == found
+        assert same.to_json() == found.to_json()
+    assert asdict(found)["details"] == found.details
+    assert found != replace(found, details={**found.details, "interval": [0.5, 0.9]})
+    assert json.loads(found.to_json())["details"] == {"interval": [0.5, 1.0], "against": {"Eve": "later"}}
+
+
 def test_p_values_underflow_to_zero_and_their_logarithms_do_not() -> None:
     found = verdict(log10_p=-3000.0)
     assert found.p_value == 0.0
@@ -62,7 +100,8 @@ def test_a_null_has_a_rate_exactly_where_it_has_a_basis() -> None:
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), 3, "int64 labels"),
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 3]), 3, "0 to 2"),
         (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([-1, 0]), 3, "0 to 2"),
-        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 0]), 1, "at least 2"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 0]), 1, "expected 2 to 65536 classes, got 1"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 0]), 65537, "expected 2 to 65536 classes"),
     ],
 )
 def test_images_say_what_is_wrong(pixels: torch.Tensor, labels: torch.Tensor, classes: int, says: str) -> None:

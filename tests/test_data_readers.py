@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from earmark.core import Images
+from earmark.core import MOST_CLASSES, Images
 from earmark.data import digits, folder, idx, npz, open_data, split
 from earmark.errors import BadInput
 
@@ -350,6 +350,18 @@ def test_npz_arrays_that_do_not_fit_are_an_error(tmp_path: Path, what: str) -> N
     np.savez(tmp_path / "bad.npz", **{**good, name: value})  # type: ignore[arg-type]
     with pytest.raises(BadInput):
         npz(tmp_path / "bad.npz")
+
+
+def test_npz_labels_of_more_classes_than_any_task_has_are_an_error(tmp_path: Path) -> None:
+    def saved(label: int) -> Path:
+        images, labels = np.zeros((2, 4, 4), np.uint8), np.array([0, label])
+        np.savez(tmp_path / "x.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        return tmp_path / "x.npz"
+
+    assert npz(saved(MOST_CLASSES - 1)).classes == MOST_CLASSES
+    for label in (MOST_CLASSES, 2 * 10**15):
+        with pytest.raises(BadInput, match=f"expected 2 to 65536 classes, got {label + 1}"):
+            npz(saved(label))
 
 
 def test_files_that_are_no_npz_are_named(tmp_path: Path) -> None:

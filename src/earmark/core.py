@@ -11,15 +11,16 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Final, Literal, NoReturn, Protocol, TypeAlias, TypeVar, final, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from earmark.errors import BadInput
+from earmark.errors import BadInput, probability
 from earmark.keys import MarkKey
 
 __all__ = [
+    "MOST_CLASSES",
     "Data",
     "Embed",
     "Evade",
@@ -54,6 +55,9 @@ def rng(seed: int) -> torch.Generator:
 
 # ---------------------------------------------------------------------------------------------------------------- data
 
+MOST_CLASSES: Final = 1 << 16
+"""More than any task has: one wrong label in a file must not make a run reserve room for as many classes."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Images:
@@ -62,7 +66,8 @@ class Images:
     They live on the CPU, where evidence is; training moves what it needs.
 
     Raises:
-        BadInput: wrong dtype, rank, channel count, length or device, or a label outside 0..classes-1.
+        BadInput: wrong dtype, rank, channel count, length or device, fewer than 2 classes or more than 2^16, or a label
+            outside 0..classes-1.
     """
 
     pixels: Tensor
@@ -83,8 +88,10 @@ class Images:
             )
         if self.pixels.device.type != "cpu" or self.labels.device.type != "cpu":
             raise BadInput(f"{self.name}: expected tensors on the CPU, got {self.pixels.device}; move them with .cpu()")
-        if self.classes < 2:
-            raise BadInput(f"{self.name}: expected at least 2 classes, got {self.classes}")
+        if not 2 <= self.classes <= MOST_CLASSES:
+            raise BadInput(
+                f"{self.name}: expected 2 to {MOST_CLASSES} classes, got {self.classes}; number the classes from 0"
+            )
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
             raise BadInput(
                 f"{self.name}: labels run from {int(self.labels.min())} to {int(self.labels.max())}, "
@@ -191,6 +198,40 @@ class Mark(Protocol):
 # ------------------------------------------------------------------------------------------------------------- verdict
 
 
+@final
+class _Facts(Mapping[str, Any]):
+    """A mapping that nobody can change, and that copies and compares as a dict does."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self._facts = dict(facts)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._facts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def __repr__(self) -> str:
+        return repr(self._facts)
+
+
+def _frozen(value: Any) -> Any:
+    """JSON whose objects and arrays cannot be changed."""
+    if isinstance(value, Mapping):
+        return _Facts({name: _frozen(part) for name, part in value.items()})
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
+def _thawed(value: Any) -> Any:
+    """The same as dicts and lists."""
+    if isinstance(value, Mapping):
+        return {name: _thawed(part) for name, part in value.items()}
+    return list(map(_thawed, value)) if isinstance(value, tuple) else value
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A decision about one suspect, with everything that it rests on.
@@ -203,7 +244,10 @@ class Verdict:
         log10_p: log10 of the p-value, corrections included; None where the null has no basis.
         alpha: the error probability below which p had to fall.
         reason: one sentence for a reader who does not know the method.
-        details: further numbers, all JSON.
+        details: further numbers, all JSON, as a copy that cannot be changed.
+
+    Raises:
+        BadInput: alpha outside (0, 1), or an acceptance that null, p and alpha do not bear out.
     """
 
     accepted: bool | None
@@ -216,6 +260,8 @@ class Verdict:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        probability("alpha", self.alpha)
+        object.__setattr__(self, "details", _frozen(self.details))
         if self.accepted and (self.null.basis == "none" or self.log10_p is None):
             raise BadInput("a verdict without a trustworthy null cannot accept; make it inconclusive (accepted=None)")
         if self.accepted and self.log10_p is not None and not self.log10_p <= math.log10(self.alpha):
@@ -249,7 +295,7 @@ class Verdict:
             "log10_p": self.log10_p,
             "alpha": self.alpha,
             "reason": self.reason,
-            "details": dict(self.details),
+            "details": _thawed(self.details),
         }
 
     def to_json(self) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "Tampered",
     "WrongPassword",
     "number",
+    "probability",
     "unknown_name",
     "whole",
 ]
@@ -72,4 +73,15 @@ def number(what: str, value: Any, low: float, high: float) -> float:
     """`value`, if it is a number between `low` and `high`, which NaN is not."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isnan(value):
         raise BadInput(f"{what}: expected a number from {low:g} to {high:g}, got {value!r:.80}")
+    return value
+
+
+def probability(what: str, value: Any) -> float:
+    """`value`, if it is a number strictly between 0 and 1, as an error probability is.
+
+    >>> probability("alpha", 1e-6)
+    1e-06
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise BadInput(f"{what}: expected a probability strictly between 0 and 1, got {value!r:.80}")
     return value

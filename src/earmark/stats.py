@@ -12,7 +12,7 @@ from typing import Final, final
 
 from scipy import special
 
-from earmark.errors import BadInput
+from earmark.errors import BadInput, probability
 
 __all__ = [
     "GRINDING_BITS",
@@ -37,10 +37,8 @@ LN10: Final = math.log(10)
 def _check(n: int, rate: float, alpha: float = 0.5) -> None:
     if n < 0:
         raise BadInput(f"n: expected a count of trials, 0 or more, got {n}")
-    if not 0 < rate < 1:
-        raise BadInput(f"rate: expected a probability strictly between 0 and 1, got {rate}")
-    if not 0 < alpha < 1:
-        raise BadInput(f"alpha: expected an error probability strictly between 0 and 1, got {alpha}")
+    probability("rate", rate)
+    probability("alpha", alpha)
 
 
 # -------------------------------------------------------------------------------------------------------- fixed samples
@@ -156,8 +154,12 @@ def grind_log10_p(log10_p: float, bits: float) -> float:
 
 
 def accepts(log10_p: float, alpha: float) -> bool:
-    """Whether a p-value convicts at `alpha`: p <= alpha. The one place where the comparison is made."""
-    return log10_p <= math.log10(alpha)
+    """Whether a p-value convicts at `alpha`: p <= alpha. The one place where the comparison is made.
+
+    Raises:
+        BadInput: alpha outside (0, 1).
+    """
+    return log10_p <= math.log10(probability("alpha", alpha))
 
 
 def critical_count(n: int, rate: float, alpha: float, bits: float = 0) -> int:

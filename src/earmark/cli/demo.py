@@ -86,7 +86,7 @@ def _is_ours(about: Path) -> bool:
 
 
 def _verdict(trial: Trial, ruling: Ruling) -> dict[str, Any]:
-    return {**ruling.to_dict(), "wanted": trial.wanted, "details": dict(trial.verdict.details)}
+    return {**ruling.to_dict(), "wanted": trial.wanted, "details": trial.verdict.to_dict()["details"]}
 
 
 def _report(story: Story, rulings: Sequence[Ruling], seed: int) -> Report:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from earmark.core import Null, Verdict
-from earmark.errors import BadInput, Tampered
+from earmark.errors import BadInput, Tampered, probability
 from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim
 from earmark.evidence.judge import judge
@@ -109,6 +109,7 @@ def arbitrate(
     """
     if not cases or len({case.claimant for case in cases}) < len(cases):
         raise BadInput("expected at least one case and a name of its own for each claimant")
+    probability("alpha", alpha)
     heard = [_heard(case, suspect, alpha, suspect_known_since, sequential) for case in cases]
     parties = [party for party in heard if isinstance(party, _Party)]
     return [each if isinstance(each, Outcome) else _decided(each, parties) for each in heard]

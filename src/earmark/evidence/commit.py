@@ -14,7 +14,7 @@ from typing import TypeAlias
 from torch import nn
 
 from earmark.core import Mark
-from earmark.errors import BadInput, Tampered
+from earmark.errors import BadInput, Tampered, probability
 from earmark.evidence.bundle import Bundle, salted_digest
 from earmark.evidence.claim import Claim, check_text, rfc3339
 from earmark.evidence.judge import minting_fault
@@ -78,11 +78,13 @@ def commit(
         The path of the claim and the path of the evidence folder.
 
     Raises:
-        BadInput: `out` is in use or not writable, a claim that no judge would accept, or a name that does not fit.
+        BadInput: `out` is in use or not writable, a claim that no judge would accept, a name that does not fit, or
+            alpha outside (0, 1).
     """
     shown = owner.fingerprint if owner_name is None else owner_name
     for what, text in (("the mark's name", name), ("the owner's name", shown), ("the scheme's name", scheme)):
         check_text(what, text)
+    probability("alpha", alpha)
     mark_key = owner.mark_key(name)
     if check:
         _check(mark, mark_key, marked, alpha)
@@ -105,7 +107,8 @@ def commit(
 def _check(mark: Mark, mark_key: MarkKey, marked: nn.Module, alpha: float) -> None:
     if fault := minting_fault(mark, mark_key):
         raise BadInput(
-            f"no judge would accept this mark: {fault}; commit with the key and the name that it was minted with"
+            f"no judge would accept this mark: {fault}; if it was minted with another key or under another name, "
+            "commit with those"
         )
     verdict = kind_of(mark).test(marked, mark, alpha, GRINDING_BITS)
     if not verdict.accepted:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from earmark.core import Mark, Verdict
-from earmark.errors import BadInput
+from earmark.errors import BadInput, probability
 from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim, Parameters, rfc3339
 from earmark.evidence.kinds import Suspect, kind_of, parameters_of
@@ -72,8 +72,7 @@ def judge(
         raise BadInput(
             f"expected a suspect to ask, a module or a function, got {type(suspect).__name__}; load the file"
         )
-    if not 0 < alpha < 1:
-        raise BadInput(f"alpha: expected a probability strictly between 0 and 1, got {alpha}")
+    probability("alpha", alpha)
     if owner_public is not None and len(owner_public) != 32:
         raise BadInput(f"owner_public: expected the 32 bytes of an Ed25519 public key, got {len(owner_public)}")
     alpha, facts = min(alpha, claim.parameters.alpha), _facts(claim, committed_before, suspect_known_since)

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from earmark import stats
 from earmark.core import Query, Verdict
-from earmark.errors import BadInput
+from earmark.errors import BadInput, probability
 from earmark.marks import TriggerSet
 from earmark.verify.answers import Asking, NoAnswer
 
@@ -123,8 +123,7 @@ class TriggerTest:
 
 def check_settings(alpha: float, grinding_bits: int, batch_size: int) -> None:
     """Raise `BadInput` for settings that no trigger test can use."""
-    if not 0 < alpha < 1:
-        raise BadInput(f"alpha: expected an error probability strictly between 0 and 1, got {alpha}")
+    probability("alpha", alpha)
     if not 0 <= grinding_bits < math.inf or batch_size < 1:
         raise BadInput(f"expected grinding bits >= 0 and a batch size >= 1, got {grinding_bits} and {batch_size}")
 

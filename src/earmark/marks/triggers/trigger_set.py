@@ -12,15 +12,12 @@ import torch
 from torch import Tensor
 
 from earmark import files
-from earmark.core import Images, Null
+from earmark.core import MOST_CLASSES, Images, Null
 from earmark.errors import BadInput, unknown_name, whole
 from earmark.marks.triggers.labels import policy_from
 from earmark.marks.triggers.trials import trial_answers
 
 __all__ = ["TriggerSet"]
-
-MOST_CLASSES = 1 << 16
-"""More than any task has; a stranger's file must not keep a judge busy."""
 
 
 @final
