@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,46 @@ from earmark.errors import BadInput
 from earmark.recipes import deep_fidelity as recipe
 from earmark.recipes.hardware import hardware
 
+QUICK = recipe.SCALES["quick"]["mnist_d2"]
+FEW = replace(
+    QUICK,
+    images=64,
+    test=50,
+    host=QUICK.host.but(epochs=2, milestones=(1,)),
+    embed=QUICK.embed.but(epochs=1),
+    scratch=QUICK.scratch.but(epochs=1),
+    watch=50,
+)
+"""The quick scale with a few steps a row, so that every table can run."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for setting in recipe.SETTINGS:
+            patch.setitem(recipe.SCALES["quick"], setting, FEW)
+        yield
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all: tables share the hosts and rows that they have in common."""
     return tmp_path_factory.mktemp("recipe")
+
+
+def measured(table: str, setting: str, out: Path) -> dict[str, Any]:
+    """The table's one result, after what holds of every table."""
+    (result,) = recipe.reproduce(table, "quick", None, out, settings=[setting])
+    assert (result["table"], result["setting"], result["scale"]) == (table, setting, "quick")
+    assert [row["method"] for row in result["rows"]] == [row.label for row in recipe.TABLES[table][1]()]
+    paper = recipe.printed_tables().get(table, {}).get(setting, {})
+    for row in result["rows"]:
+        told = {name: pair["paper"] for name, pair in row["metrics"].items() if pair["paper"] is not None}
+        assert told == {name: value for name, value in paper.get(row["method"], {}).items() if value is not None}
+        for name in ("val_acc", "trig_acc", "agreement_test", "agreement_corrupted", "agreement_ood"):
+            assert 0 <= row["metrics"][name]["ours"][0] <= 100
+        assert (out / row["cloud"]).is_file()
+    return result
 
 
 def metric(result: dict[str, Any], label: str, name: str) -> Any:
@@ -23,21 +60,69 @@ def metric(result: dict[str, Any], label: str, name: str) -> Any:
     return row["metrics"][name]
 
 
-def test_table_4_runs_at_the_quick_scale(out: Path) -> None:
-    results = list(recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"]))
-    assert [(result["table"], result["setting"]) for result in results] == [("table4", "mnist_d2")]
-    table = results[0]
-    labels = [row["method"] for row in table["rows"]]
-    assert labels[:11] == ["Host", *recipe.LABELS.values()]
+def ours(result: dict[str, Any], name: str) -> dict[str, float]:
+    return {row["method"]: row["metrics"][name]["ours"][0] for row in result["rows"]}
+
+
+def only_fixed_prototypes_stay(result: dict[str, Any]) -> bool:
+    """Of rows without an attack: the host's, those of FixLL, and none besides."""
+    moved = ours(result, "prototype_change")
+    return {label for label, by in moved.items() if by == 0} == {at for at in moved if at == "Host" or "FixLL" in at}
+
+
+def test_the_quick_scale_learns_the_task_and_the_triggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(recipe.SCALES["quick"], "cifar10_resnet18_d64", QUICK)
+    bench = recipe.Bench("cifar10_resnet18_d64", "quick", 0, None, tmp_path)
+    host, marked = (bench.measure(row) for row in recipe.TABLES["table4"][1]() if row.label in ("Host", "FTAL"))
+    assert host["val_acc"] > 0.5
+    assert marked["trig_acc"] > 0.5 > host["trig_acc"]
+
+
+def test_table_4_sets_every_method_beside_the_paper(out: Path) -> None:
+    table = measured("table4", "mnist_d2", out)
+    assert [row["method"] for row in table["rows"]] == ["Host", *recipe.LABELS.values()]
     assert metric(table, "FTAL", "val_acc")["paper"] == 99.24
     assert metric(table, "FixLL+PFL", "ave_pfl")["paper"] == 0.4031
     assert metric(table, "Scratch", "ave_pfl")["paper"] is None
-    for label in labels:
-        assert 0 <= metric(table, label, "val_acc")["ours"][0] <= 100
-        if "FixLL" in label:
-            assert metric(table, label, "prototype_change")["ours"] == [0.0]
+    assert only_fixed_prototypes_stay(table)
     assert metric(table, "FTLL", "ave_pfl")["ours"] == [0.0]
     assert metric(table, "Host", "twl")["ours"] == [0.0]
+
+
+def test_table_5_holds_pfl_tighter_and_spl_looser(out: Path) -> None:
+    table = measured("table5", "cifar10_resnet18_d64", out)
+    assert only_fixed_prototypes_stay(table)
+    pfl, spl = ours(table, "ave_pfl"), ours(table, "ave_spl")
+    assert pfl["FixLL+PFL, beta = 0.1"] < pfl["FixLL+PFL"]
+    assert spl["FixLL+SPL"] < spl["FixLL+SPL, gamma = 100"]
+
+
+def test_table_6_takes_m_triggers_a_step(out: Path) -> None:
+    table = measured("table6", "mnist_d2", out)
+    assert only_fixed_prototypes_stay(table)
+    for name in ("FixLL+TWL", "FixLL+PFL", "FixLL+SPL"):
+        assert len({ours(table, "twl")[f"{name}, m = {m}"] for m in (4, 16, 32)}) == 3
+    usual = recipe.Bench("mnist_d2", "quick", 0, None, out).measure(recipe.Row("FixLL+TWL", "fixll+twl"))
+    assert ours(table, "twl")["FixLL+TWL, m = 16"] == pytest.approx(usual["twl"])
+
+
+def test_table_7_marks_with_abstract_art(out: Path) -> None:
+    table = measured("table7", "cifar10_resnet18_d64", out)
+    assert only_fixed_prototypes_stay(table)
+    bench = recipe.Bench("cifar10_resnet18_d64", "quick", 0, None, out)
+    assert len({bench.mark(kind).digest() for kind in ("noise", "abstract", "abstract+string")}) == 3
+    losses = ours(table, "twl")
+    for label in ("FTAL", "FTAL+TWL", "FixLL", "FixLL+TWL", "FixLL+PFL", "FixLL+SPL"):
+        assert 0 < losses[f"{label}, abstract"] != losses[f"{label}, abstract+string"] > 0
+
+
+@pytest.mark.parametrize("setting", ["cifar10_resnet18_d64", "cifar100_wrn28_10_d640"])
+def test_table_8_attacks_what_was_embedded(out: Path, setting: str) -> None:
+    table = measured("table8", setting, out)
+    assert len(table["rows"]) == 15
+    for label in ("FixLL", "FixLL+PFL"):
+        fine, coarse = (metric(table, f"{label}, {how}", "twl")["ours"][0] for how in ("half precision", "pruned 50 %"))
+        assert 0 < fine < coarse
 
 
 def test_what_is_there_is_not_measured_again(out: Path) -> None:
@@ -59,14 +144,6 @@ def test_a_table_names_the_machines_that_measured_it(out: Path, monkeypatch: pyt
     bench.store.path("ftll.json").unlink()
     (both,) = recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])
     assert both["hardware"] == f"{hardware()}; one abacus"
-
-
-def test_table_8_attacks_what_was_embedded(out: Path) -> None:
-    (table,) = recipe.reproduce("table8", "quick", None, out, settings=["cifar10_resnet18_d64"])
-    assert len(table["rows"]) == 15
-    for label in ("FixLL", "FixLL+PFL"):
-        fine, coarse = (metric(table, f"{label}, {how}", "twl")["ours"][0] for how in ("half precision", "pruned 50 %"))
-        assert 0 < fine < coarse
 
 
 def test_a_row_can_begin_with_the_model_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
