@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from earmark.core import Data, Images, rng
 from earmark.data.augment import CropFlip
-from earmark.embed import Backdoor, fixll, fixll_pfl, fixll_spl, ftal
+from earmark.embed import Backdoor, fixll, fixll_pfl, fixll_spl, fixll_twl, ftal, ftal_twl, ftll
 from earmark.keys import MarkKey
 from earmark.marks import Fused, Noise, Penetration, TriggerSet
 from earmark.marks.triggers.fused import blended, side_by_side
@@ -66,8 +66,11 @@ __all__ = [
 
 Timed = Callable[[], object]
 METHODS: dict[str, Callable[[], Backdoor]] = {
+    "FTLL": ftll,
     "FTAL": ftal,
+    "FTAL+TWL": ftal_twl,
     "FixLL": fixll,
+    "FixLL+TWL": fixll_twl,
     "FixLL+PFL": fixll_pfl,
     "FixLL+SPL": fixll_spl,
 }
