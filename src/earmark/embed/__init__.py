@@ -21,6 +21,7 @@ from earmark.embed.methods import (
     polytope,
     scratch,
 )
+from earmark.embed.passports import PassportLayers, passport_v1, passport_v2, passport_v3
 from earmark.embed.prototypes import POLYTOPES, d_cube, d_orthoplex, d_simplex, prototypes, uniform_fan
 from earmark.embed.smoothing import KeyedSmoothing, MarkTerm
 from earmark.embed.start import FromHost, FromModel, FromScratch, Start
@@ -35,6 +36,7 @@ __all__ = [
     "FromScratch",
     "KeyedSmoothing",
     "MarkTerm",
+    "PassportLayers",
     "ShadowViews",
     "Start",
     "d_cube",
@@ -53,6 +55,9 @@ __all__ = [
     "function_coupled_2023_06",
     "function_coupled_plus",
     "method",
+    "passport_v1",
+    "passport_v2",
+    "passport_v3",
     "polytope",
     "prototypes",
     "scratch",

@@ -13,8 +13,8 @@ from earmark.errors import unknown_name
 from earmark.evidence.claim import NullRecord, Parameters
 from earmark.evidence.wire import validated
 from earmark.keys import MarkKey
-from earmark.marks import TriggerSet, remint
-from earmark.verify import SequentialTriggerTest, TriggerTest
+from earmark.marks import Passports, TriggerSet, passport_mint, remint
+from earmark.verify import PassportTest, SequentialTriggerTest, TriggerTest
 
 __all__ = ["KINDS", "Kind", "Suspect", "kind_of", "parameters_of"]
 
@@ -54,7 +54,22 @@ def _test_triggers_in_turn(suspect: Suspect, mark: TriggerSet, alpha: float, gri
     return SequentialTriggerTest(alpha=alpha, grinding_bits=grinding_bits)(suspect, mark)
 
 
-KINDS: dict[str, Kind] = {"triggers": Kind(_trigger_facts, remint, _test_triggers, _test_triggers_in_turn)}
+def _passport_facts(mark: Passports) -> Mapping[str, Any]:
+    return {"n": len(mark), "classes": None, "image_shape": None}
+
+
+def _remint_passports(key: MarkKey, mark: Passports) -> Passports:
+    return passport_mint(mark.settings).remake(key, mark)
+
+
+def _test_passports(suspect: Suspect, mark: Passports, alpha: float, grinding_bits: int) -> Verdict:
+    return PassportTest(alpha=alpha, grinding_bits=grinding_bits)(suspect, mark)
+
+
+KINDS: dict[str, Kind] = {
+    "triggers": Kind(_trigger_facts, remint, _test_triggers, _test_triggers_in_turn),
+    "passports": Kind(_passport_facts, _remint_passports, _test_passports, _test_passports),
+}
 """Every kind of mark that can be committed and judged; `earmark.marks.MARKS` knows the same kinds, to read them."""
 
 

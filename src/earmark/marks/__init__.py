@@ -24,6 +24,7 @@ from torch import Tensor
 from earmark.core import Mark
 from earmark.errors import BadInput, unknown_name
 from earmark.keys import MarkKey
+from earmark.marks.passports import PassportMint, Passports, passport_mint
 from earmark.marks.triggers.abstract import Abstract
 from earmark.marks.triggers.base import FORMAT, TriggerMint
 from earmark.marks.triggers.chain import NoiseChain
@@ -63,6 +64,8 @@ __all__ = [
     "NotSources",
     "NotTrue",
     "OneClass",
+    "PassportMint",
+    "Passports",
     "Penetration",
     "Penetrative",
     "Stamped",
@@ -73,6 +76,7 @@ __all__ = [
     "from_settings",
     "log_shares",
     "mark_from_parts",
+    "passport_mint",
     "policy_from",
     "remint",
     "trial_answers",
@@ -81,7 +85,7 @@ __all__ = [
 MINTS: Mapping[str, type[TriggerMint]] = {
     mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated, Fused, Penetrative)
 }
-MARKS: Mapping[str, type[TriggerSet]] = {"triggers": TriggerSet}
+MARKS: Mapping[str, type[TriggerSet] | type[Passports]] = {"triggers": TriggerSet, "passports": Passports}
 
 
 def from_settings(settings: Mapping[str, Any]) -> TriggerMint:

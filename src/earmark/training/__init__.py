@@ -6,6 +6,7 @@ from earmark.training.evaluate import accuracy, answers, predict, read_all, read
 from earmark.training.host import HOST, require_every_class, train_host
 from earmark.training.loop import fit
 from earmark.training.masking import Masking
+from earmark.training.paths import BothPaths, PathsCrossEntropy, SignLoss
 from earmark.training.refinement import Refinement
 from earmark.training.settings import Augment, History, Record, Settings
 from earmark.training.terms import (
@@ -26,17 +27,20 @@ __all__ = [
     "AUTOENCODING",
     "HOST",
     "Augment",
+    "BothPaths",
     "Checkpoint",
     "CrossEntropy",
     "Distillation",
     "History",
     "LogitLoss",
     "Masking",
+    "PathsCrossEntropy",
     "PenultimateFeatureLoss",
     "ReconstructionLoss",
     "Record",
     "Refinement",
     "Settings",
+    "SignLoss",
     "SmoothedCrossEntropy",
     "SoftmaxLoss",
     "Step",

@@ -1,0 +1,160 @@
+"""The passport layer: a norm whose scale and shift come from the convolution before it and from secret tensors.
+
+Fan et al. 2021, eq. 3 and 4: O(X) = gamma norm(X) + beta with gamma = Avg(W * P_gamma) and beta = Avg(W * P_beta). The
+released model has gamma and beta themselves in the norm's place (scheme V1), or others that are trained beside them
+(V2, V3: the *public* path, with the passport on the *private* one).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _NormBase
+
+from earmark.layers.windows import affine
+
+__all__ = ["PassportNorm", "Path", "Route", "expose", "on_path", "passport_norms"]
+
+Path: TypeAlias = Literal["public", "private", "both"]
+
+
+class Route:
+    """Which path a protected network takes, and how many images it was given: shared by all of its passport layers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Path = path
+        self.batch = 0
+
+
+class PassportNorm(nn.Module):
+    """A norm with two paths. On "both", a batch of B becomes 2B at the first one: B public images, then B private ones.
+
+    Batch norm keeps statistics of each path apart, so that neither is measured with the other's.
+
+    Args:
+        norm: the network's own norm, which is the public path.
+        route: the network's route.
+        conv: the convolution before it.
+        means: S of P_gamma and of P_beta (2, groups, I / groups, height, width); None for a norm between passport
+            layers, whose scale and shift both paths share.
+        public: whether there is a public path; without it (V1), the norm's own scale and shift are not used.
+    """
+
+    means: Tensor | None
+
+    def __init__(
+        self, norm: nn.Module, route: Route, conv: nn.Conv2d | None, means: Tensor | None, public: bool
+    ) -> None:
+        super().__init__()
+        self.norm, self.public, self._route, self._conv = norm, public, route, (conv,)
+        flat = None if means is None else means.flatten(2)  # a memory format means nothing to three dimensions
+        self.register_buffer("means", flat, persistent=False)
+        self.other = copy.deepcopy(norm) if public and isinstance(norm, _NormBase) else None
+        for unused in (self.other,) if public else (norm,):
+            for parameter in () if unused is None else unused.parameters():
+                parameter.requires_grad_(False)
+
+    def affine(self) -> Tensor:
+        """The private path's gamma and beta, (2, O), with their gradient to the convolution's weight."""
+        if self.means is None:
+            return torch.stack([self.norm.weight, self.norm.bias])  # type: ignore[list-item]
+        (conv,) = self._conv
+        assert conv is not None, "a layer with passports has its convolution"
+        return affine(conv.weight, self.means.view(*self.means.shape[:2], *conv.weight.shape[1:]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        route = self._route
+        if not self.public or route.path == "private":
+            return self._private(x)
+        if route.path == "public":
+            return self._public(x)
+        public, private = (x, x) if len(x) == route.batch else x.chunk(2)
+        return torch.cat([self._public(public), self._private(private)])
+
+    def _public(self, x: Tensor) -> Tensor:
+        seen: Tensor = self.norm(x)
+        return seen
+
+    def _private(self, x: Tensor) -> Tensor:
+        scale, shift = self.affine()
+        norm = self.norm if self.other is None else self.other
+        seen: Tensor = functional_call(norm, {"weight": scale, "bias": shift}, (x,))
+        return seen
+
+
+def passport_norms(model: nn.Module) -> dict[str, PassportNorm]:
+    """The layers of a protected network that have passports, by name, in the network's order."""
+    found = {name: module for name, module in model.named_modules() if isinstance(module, PassportNorm)}
+    return {name: module for name, module in found.items() if module.means is not None}
+
+
+@contextmanager
+def on_path(model: nn.Module, path: Path) -> Iterator[nn.Module]:
+    """Within, a protected network takes this path. A network without a public path has one only, and takes it."""
+    routes = {id(m._route): m._route for m in model.modules() if isinstance(m, PassportNorm)}
+    before = {key: route.path for key, route in routes.items()}
+    for route in routes.values():
+        route.path = path
+    try:
+        yield model
+    finally:
+        for key, route in routes.items():
+            route.path = before[key]
+
+
+def expose(model: nn.Module, path: Literal["public", "private"] = "public") -> nn.Module:
+    """A plain copy of a protected network along one path: its own layers again, with no passport, hook or path left.
+
+    Along the private path, and wherever there is no public one, gamma and beta are written into the norms, so that
+    nothing is computed from passports when it runs.
+    """
+    plain = copy.deepcopy(model)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, PassportNorm):
+            plain.set_submodule(name, _exposed(module, path == "private" or not module.public))
+    for module in plain.modules():
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, Entry | Doubling):
+                del module._forward_pre_hooks[key]
+    return plain
+
+
+def _exposed(layer: PassportNorm, private: bool) -> nn.Module:
+    if not private:
+        return layer.norm
+    norm = layer.norm if layer.other is None else layer.other
+    with torch.no_grad():
+        scale, shift = layer.affine()
+        norm.weight.copy_(scale)  # type: ignore[operator]
+        norm.bias.copy_(shift)  # type: ignore[operator]
+    for parameter in norm.parameters():
+        parameter.requires_grad_(True)
+    return norm
+
+
+class Entry:
+    """A hook on a protected network that tells its route how many images come in."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._route.batch = len(args[0])
+
+
+class Doubling:
+    """A hook on the module where the paths part, for networks in which they cannot part at a norm."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if self._route.path != "both" or len(args[0]) != self._route.batch:
+            return None
+        return tuple(torch.cat([one, one]) for one in args)

@@ -1,0 +1,150 @@
+"""The test of passports on a network's weights: which bits the signs of its scales show, and how likely by chance."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from earmark import stats
+from earmark.core import Images, Query, Verdict
+from earmark.errors import CannotCarry
+from earmark.layers import expose, protect
+from earmark.marks import Passports
+from earmark.models.modes import is_batchnorm
+from earmark.training import accuracy
+from earmark.verify.triggers import check_settings
+
+__all__ = ["PassportTest", "presented"]
+
+
+@final
+@dataclass(frozen=True)
+class PassportTest:
+    """Read the signature from the weights and test the number of right bits exactly.
+
+    With k of n bits right, p = min(1, 2^g P(X >= k)), X ~ Binomial(n, 1/2), where g are the grinding bits: for a
+    network that has nothing to do with the key, its signs are n independent guesses of bits that the key drew after the
+    passports were fixed. That they were is the judge's to check, by minting the mark again. A scale of 0 is a wrong
+    bit. Nothing is read from the suspect's norms: a plain scale is no passport (Fan et al. 2021, Algorithm 3).
+
+    The paper's verification also asks for fidelity (Definition 1): the accuracy with the passports presented may differ
+    by no more than epsilon_f from the accuracy without. It is measured on the mark's witnesses where the suspect takes
+    their images and has their classes. By default it is reported and does not decide: whoever changes the public path
+    alone, without knowing any passport, breaks it, and the owner's bits are no weaker for that.
+
+    The verdict accepts where p <= alpha (and, with `strict`, where fidelity holds). `details` holds `matches`, `share`
+    (the paper's detection rate, over all bits), `layers` (the share of each), `exact` (whether all bits are right),
+    `hamming`, `critical_count`, `grinding_bits`, `log10_p_before_grinding` and `fidelity` (None where it cannot be
+    measured; else the percentages `public` and `private`, `epsilon` and `holds`).
+
+    Attributes:
+        alpha: the error probability to keep to.
+        grinding_bits: g; 0 for an owner, `stats.GRINDING_BITS` for a judge.
+        strict: whether fidelity must hold as well.
+
+    Raises:
+        BadInput: alpha outside (0, 1) or negative bits.
+    """
+
+    alpha: float = 1e-6
+    grinding_bits: int = 0
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        check_settings(self.alpha, self.grinding_bits, 1)
+
+    def __call__(self, suspect: Query | nn.Module, mark: Passports) -> Verdict:
+        if not isinstance(suspect, nn.Module):
+            return self._unread(mark, "passports are read from weights, and this suspect only answers queries")
+        try:
+            shown = mark.read(mark.weights_in(suspect))
+        except CannotCarry as error:
+            return self._unread(mark, str(error))
+        return self.judged(shown, mark, self._fidelity(suspect, mark))
+
+    def judged(self, shown: Tensor, mark: Passports, fidelity: Mapping[str, Any] | None) -> Verdict:
+        """The verdict on the bits (n,) that a suspect shows, 0 for none."""
+        right = shown == mark.bits
+        n, matches = len(mark), int(right.sum())
+        raw = stats.log_binomial_tail(matches, n, 0.5) / math.log(10)
+        log10_p = stats.grind_log10_p(raw, self.grinding_bits)
+        critical = stats.critical_count(n, 0.5, self.alpha, self.grinding_bits)
+        details = {
+            "matches": matches,
+            "share": matches / n,
+            "layers": [float(layer.float().mean()) for layer in mark.split(right)],
+            "exact": matches == n,
+            "hamming": n - matches,
+            "critical_count": critical,
+            "grinding_bits": self.grinding_bits,
+            "log10_p_before_grinding": raw,
+            "fidelity": fidelity,
+        }
+        accepted, reason = self._ruled(matches, n, critical, log10_p, fidelity)
+        return Verdict(accepted, matches, n, mark.null, log10_p, self.alpha, reason, details)
+
+    def _ruled(
+        self, matches: int, n: int, critical: int, log10_p: float, fidelity: Mapping[str, Any] | None
+    ) -> tuple[bool | None, str]:
+        if critical > n:
+            return None, f"{n} bits are too few: even {n} right ones would not be enough; protect more layers"
+        enough = stats.accepts(log10_p, self.alpha)
+        reason = f"{matches} of {n} bits are the owner's where {critical} are {'enough' if enough else 'needed'}"
+        if fidelity is None:
+            return (enough and not self.strict), reason + "; fidelity cannot be measured on this suspect"
+        apart = f"accuracy {fidelity['private']:.1f} % with the passports and {fidelity['public']:.1f} % without"
+        reason += f"; {apart}, {'within' if fidelity['holds'] else 'not within'} {fidelity['epsilon']:g} points"
+        return (enough and (fidelity["holds"] or not self.strict)), reason
+
+    def _fidelity(self, suspect: nn.Module, mark: Passports) -> dict[str, Any] | None:
+        some = mark.witnesses
+        if some is None:
+            return None
+        try:
+            public = 100 * accuracy(suspect, some)
+            private = max(100 * accuracy(one, some) for one in presented(suspect, mark, some))
+        except (CannotCarry, RuntimeError, ValueError, TypeError):
+            return None
+        epsilon = mark.tolerance
+        return {"public": public, "private": private, "epsilon": epsilon, "holds": abs(public - private) <= epsilon}
+
+    def _unread(self, mark: Passports, why: str) -> Verdict:
+        details = {"matches": 0, "grinding_bits": self.grinding_bits, "error": why}
+        return Verdict(False, 0, len(mark), mark.null, 0.0, self.alpha, f"no bit can be read: {why}", details)
+
+
+def presented(suspect: nn.Module, mark: Passports, images: Images) -> list[nn.Module]:
+    """A plain network with the passports presented: gamma and beta made of its own convolutions in its norms.
+
+    A network with batch norm has statistics of its public path alone, so that there are two: one with these, and one
+    with statistics of `images`.
+
+    Raises:
+        CannotCarry: a network without the mark's layers.
+    """
+    example = images.pixels[:1].float() / 255
+    own = expose(protect(copy.deepcopy(suspect), mark.layers(), example, public=False), "private")
+    if not any(is_batchnorm(module) for module in own.modules()):
+        return [own]
+    return [own, _with_statistics_of(images, own)]
+
+
+def _with_statistics_of(images: Images, model: nn.Module) -> nn.Module:
+    """A copy whose batch norms hold the statistics of these images, gathered in one pass."""
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():
+        if is_batchnorm(module):
+            module.reset_running_stats()  # type: ignore[operator]
+            module.momentum = None  # type: ignore[assignment]
+            module.train()
+    with torch.no_grad():
+        for seen, _ in images.batches(256):
+            if len(seen) > 1:
+                model(seen.to(next(model.parameters())))
+    return model.eval()
