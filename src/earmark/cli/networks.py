@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from safetensors.torch import save
 from torch import nn
 
@@ -14,20 +13,11 @@ from earmark.cli.output import write_new
 from earmark.cli.settings import pairs, value_of
 from earmark.errors import BadInput, unknown_name
 from earmark.files import state_tensors
-from earmark.models import evaluating, logits_of
+from earmark.models import Task, require_fit
 from earmark.suspects import load_model
 from earmark.training import Settings
 
-__all__ = ["NETWORKS", "Task", "check_name", "fitting", "network", "save_network"]
-
-
-class Task(Protocol):
-    """What a model must take and answer; data and marks both say it."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
-    @property
-    def classes(self) -> int: ...
+__all__ = ["NETWORKS", "check_name", "fitting", "network", "save_network"]
 
 
 def _shaped(task: Task) -> Mapping[str, Any]:
@@ -77,17 +67,7 @@ def fitting(model: nn.Module, task: Task, what: str) -> nn.Module:
     Raises:
         BadInput: it fails on such an image, or has another number of classes.
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    try:
-        with evaluating(model), torch.no_grad():
-            scores = logits_of(model(torch.full((2, *task.shape), 0.5, device=device)))
-    except (Exception, SystemExit) as error:  # the model's code is the user's, whatever it raises
-        raise BadInput(f"{what} cannot take images {task.shape}: {type(error).__name__}: {error}") from error
-    if scores.ndim != 2 or scores.shape[1] != task.classes:
-        raise BadInput(
-            f"{what} answers with {tuple(scores.shape[1:])} scores an image, expected {task.classes}, "
-            "one for each class of the data"
-        )
+    require_fit(model, task, what)
     return model
 
 

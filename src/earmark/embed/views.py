@@ -8,7 +8,7 @@ import torch
 
 from earmark.core import Images
 from earmark.errors import BadInput
-from earmark.models import Bank, Coded, device_of, evaluating
+from earmark.models import Bank, Coded, as_input, device_of, evaluating
 
 __all__ = ["ShadowViews"]
 
@@ -37,7 +37,7 @@ class ShadowViews:
         device, seen = device_of(self.shadows), []
         with evaluating(self.shadows), torch.no_grad():
             for batch, _ in lessons.batches(BATCH, device):
-                made = Coded(*self.shadows(batch)).images
+                made = Coded(*self.shadows(as_input(batch, self.shadows))).images
                 if not bool(torch.isfinite(made).all()):
                     raise BadInput("a shadow autoencoder gives back numbers that are not finite; train it again")
                 seen.append((made.clamp(0, 1) * 255).round().to(torch.uint8).cpu())

@@ -1,6 +1,6 @@
 """Networks of the papers, and how to read any classifier: its mode, its head, its penultimate feature."""
 
-from earmark.models.anatomy import Anatomy, Reader, Reading, dissect, logits_of
+from earmark.models.anatomy import Anatomy, Reader, Reading, dissect, logits_of, require_initialised
 from earmark.models.autoencoders import (
     AUTOENCODERS,
     Autoencoder,
@@ -13,9 +13,10 @@ from earmark.models.autoencoders import (
     autoencoder,
 )
 from earmark.models.bank import Bank
+from earmark.models.fitting import Task, require_fit, require_shape
 from earmark.models.layout import plainly_laid_out, trains_channels_last
 from earmark.models.lenet import LeNet5
-from earmark.models.modes import device_of, dtype_of, evaluating, frozen_batchnorm
+from earmark.models.modes import as_input, device_of, dtype_of, evaluating, frozen_batchnorm
 from earmark.models.plain import PlainCNN
 from earmark.models.resnet import ResNet18
 from earmark.models.restart import built, reinitialised
@@ -41,9 +42,11 @@ __all__ = [
     "Reading",
     "Reconstruction",
     "ResNet18",
+    "Task",
     "ThinResNet18",
     "VariationalAutoencoder",
     "WideResNet",
+    "as_input",
     "autoencoder",
     "built",
     "device_of",
@@ -55,5 +58,8 @@ __all__ = [
     "normalised",
     "plainly_laid_out",
     "reinitialised",
+    "require_fit",
+    "require_initialised",
+    "require_shape",
     "trains_channels_last",
 ]

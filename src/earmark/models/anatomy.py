@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from earmark.errors import BadInput
-from earmark.models.modes import device_of, dtype_of, evaluating
+from earmark.models.modes import as_input, evaluating
 
-__all__ = ["Anatomy", "Reader", "Reading", "dissect", "logits_of"]
+__all__ = ["Anatomy", "Reader", "Reading", "dissect", "logits_of", "require_initialised"]
 
 
 class Reading(NamedTuple):
@@ -103,6 +103,12 @@ class Anatomy:
         return Reading(caught[0], logits_of(output))
 
 
+def require_initialised(model: nn.Module) -> None:
+    """Raise `BadInput` for a model with lazy layers that have not seen an image yet: asking it would change it."""
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise BadInput("the model has layers that are not initialised yet; run it once on an image first")
+
+
 def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anatomy:
     """Find the head of a classifier by running it once on `example`.
 
@@ -118,9 +124,8 @@ def dissect(model: nn.Module, example: Tensor, head: str | None = None) -> Anato
         BadInput: no layer, or more than one, fits (the message names the candidates), or the model answers
             probabilities.
     """
-    if any(is_lazy(parameter) for parameter in model.parameters()):
-        raise BadInput("the model has layers that are not initialised yet; run it once on an image first")
-    example = (example.float() / 255 if example.dtype == torch.uint8 else example).to(device_of(model), dtype_of(model))
+    require_initialised(model)
+    example = as_input(example, model)
     linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if head is not None and head not in linears:
         raise BadInput(f"no nn.Linear is named {head!r}; the model has {_names(linears)}")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["device_of", "dtype_of", "evaluating", "frozen_batchnorm", "is_batchnorm"]
+__all__ = ["as_input", "device_of", "dtype_of", "evaluating", "frozen_batchnorm", "is_batchnorm"]
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -20,6 +20,15 @@ def device_of(model: nn.Module) -> torch.device:
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The type that a model computes in: that of its first floating parameter, float32 without one."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def as_input(images: Tensor, model: nn.Module) -> Tensor:
+    """Images, uint8 or float in [0, 1], as `model` takes them: float in [0, 1], on its device, in its own type.
+
+    uint8 becomes float32 first, as it is for a judge's query: a model of any type sees the same 256 values.
+    """
+    images = images.to(device_of(model))
+    return (images.float().div_(255) if images.dtype == torch.uint8 else images).to(dtype_of(model))
 
 
 def is_batchnorm(module: nn.Module) -> bool:

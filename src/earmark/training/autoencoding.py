@@ -12,7 +12,7 @@ from torch import Tensor
 
 from earmark.core import Images
 from earmark.errors import Diverged
-from earmark.models import Autoencoder, Bank, Coded, Reconstruction, device_of, evaluating
+from earmark.models import Autoencoder, Bank, Coded, Reconstruction, as_input, device_of, evaluating
 from earmark.training.checkpoint import Checkpoint
 from earmark.training.loop import fit
 from earmark.training.settings import Settings
@@ -85,7 +85,7 @@ def _made(model: Autoencoder | Bank, images: Images, batch_size: int) -> Iterato
     """Batches (N, C, H, W) and what each member makes of them (K, N, C, H, W)."""
     for batch, _ in images.batches(batch_size, device_of(model)):
         with evaluating(model), torch.no_grad():
-            made = Coded(*model(batch)).images
+            made = Coded(*model(as_input(batch, model))).images
         yield batch, made if isinstance(model, Bank) else made[None]
 
 

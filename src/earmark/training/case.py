@@ -6,18 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from earmark.core import Images
 from earmark.errors import BadInput
 from earmark.files import digest, model_digest
-from earmark.models import Reader, Reading
+from earmark.models import Reader, Reading, dtype_of
 from earmark.training.masking import Masking
 from earmark.training.refinement import Refinement
 from earmark.training.settings import Augment, Settings
 from earmark.training.terms import Term
 
 __all__ = ["Case", "named"]
+
+UNMIXED = (torch.float64, torch.float16)
+"""What PyTorch does not mix with float32 in one step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,11 @@ class Case:
             raise BadInput(f"{data.name} holds no image; give at least one")
         if not list(self.model.parameters()):
             raise BadInput("the model has no parameters; give a network that can learn")
+        if self.settings.precision.endswith("mixed") and dtype_of(self.model) in UNMIXED:
+            raise BadInput(
+                f"precision {self.settings.precision!r} mixes with float32 and the model computes in "
+                f"{dtype_of(self.model)}; give 32-true, which leaves models as they are, or a float32 model"
+            )
         if not self.terms:
             raise BadInput("no loss term was given; give at least one")
         if self.host is None and any(term.needs_host for term in self.terms):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from earmark.core import Images
 from earmark.errors import BadInput
-from earmark.models import Reader, Reading, device_of, dtype_of, evaluating, logits_of
+from earmark.models import Reader, Reading, as_input, device_of, evaluating, logits_of
 
 __all__ = ["accuracy", "answers", "predict", "read_all", "readings"]
 
@@ -19,7 +19,7 @@ def predict(model: nn.Module, images: Images, batch_size: int = 256) -> Tensor:
     """Logits (N, K) for all images, float32 on the CPU."""
     with evaluating(model), torch.no_grad():
         parts = [
-            logits_of(model(batch.to(dtype_of(model)))).float().cpu()
+            logits_of(model(as_input(batch, model))).float().cpu()
             for batch, _ in images.batches(batch_size, device_of(model))
         ]
     if not parts:
@@ -35,10 +35,9 @@ def readings(model: nn.Module, anatomy: Reader, images: Images, batch_size: int 
     """
     if not len(images):
         raise BadInput(f"{images.name} holds no image; give at least one")
-    device, dtype = device_of(model), dtype_of(model)
-    for batch, _ in images.batches(batch_size, device):
+    for batch, _ in images.batches(batch_size, device_of(model)):
         with evaluating(model), torch.no_grad():
-            features, logits = anatomy.read(model, batch.to(dtype))
+            features, logits = anatomy.read(model, as_input(batch, model))
         yield Reading(features.float().cpu(), logits.float().cpu())
 
 

@@ -23,7 +23,7 @@ class Batch:
 
     Attributes:
         rows: which training images (clean,), and `drawn`, which triggers (m,), on the device.
-        images: float [0, 1] (clean + m, C, H, W).
+        images: in [0, 1] (clean + m, C, H, W), of the type that the model computes in.
         targets: labels (clean + m,).
     """
 
@@ -50,9 +50,11 @@ class Feed:
         seed: int,
         device: torch.device,
         share: tuple[int, int] = (0, 1),
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._settings, self._augment, self._seed = settings, augment, seed
         self._rank, self._world = share
+        self._dtype = dtype
         self._pixels, self._labels = data.pixels.to(device), data.labels.to(device)
         self._triggers = None if triggers is None or not settings.triggers_per_batch else triggers
         if self._triggers is not None:
@@ -85,7 +87,7 @@ class Feed:
             drawn = self._mine(order[: self._settings.triggers_per_batch])
             pixels = torch.cat([pixels, self._trigger_pixels.index_select(0, drawn)])
             targets = torch.cat([targets, self._trigger_labels.index_select(0, drawn)])
-        images = pixels.float().div_(255).contiguous(memory_format=self._layout)
+        images = pixels.float().div_(255).to(self._dtype).contiguous(memory_format=self._layout)
         return Batch(rows, drawn, images, targets)
 
     def _mine(self, index: Tensor) -> Tensor:

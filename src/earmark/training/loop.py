@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from earmark.core import Images
 from earmark.errors import BadInput, Diverged
 from earmark.files import state_tensors
-from earmark.models import Reader, Reading, device_of, dissect, evaluating, frozen_batchnorm
+from earmark.models import Reader, Reading, device_of, dissect, dtype_of, evaluating, frozen_batchnorm
 from earmark.training.case import Case
 from earmark.training.case import named as _named
 from earmark.training.checkpoint import Checkpoint, Position, Saver
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["fit"]
 
 FINITE_CHECK_EVERY = 50
+NARROW = "; float16 holds nothing beyond 65504: train as float32 or bfloat16"
 
 
 def fit(
@@ -190,9 +191,10 @@ def _finite(run: Run, sums: Tensor, position: Position) -> None:
     """The losses so far, and what the last step made of the parameters: their norms, which overflow first."""
     norms = torch.stack([parameter.detach().float().norm() for parameter in run.model.parameters()])
     if not bool(torch.isfinite(sums).all()) or not bool(torch.isfinite(norms).all()):
+        narrow = NARROW if dtype_of(run.model) is torch.float16 else ""
         raise Diverged(
             f"loss or parameters are no finite numbers in epoch {position.epoch + 1}, near step {position.step}; "
-            "lower the learning rate or a term's weight. The last checkpoint is from before"
+            f"lower the learning rate or a term's weight{narrow}. The last checkpoint is from before"
         )
 
 

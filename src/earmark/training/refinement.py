@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from earmark.core import Images
 from earmark.errors import BadInput, whole
 from earmark.files import digest
-from earmark.models import logits_of
+from earmark.models import as_input, logits_of
 from earmark.training.feed import generator
 from earmark.training.masking import Masks
 
@@ -72,10 +72,9 @@ def refine(
     rows = torch.randperm(len(source), generator=generator(seed, epoch, REFINEMENTS + step))[: how.images]
     weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     factors = {} if masks is None else masks.factors
-    device = next(iter(weights.values())).device
-    images = source.pixels[rows].to(device).float().div_(255)
+    images = as_input(source.pixels[rows], model)
     with nullcontext() if masks is None else masks.applied():
-        loss = F.cross_entropy(logits_of(model(images)).float(), source.labels[rows].to(device))
+        loss = F.cross_entropy(logits_of(model(images)).float(), source.labels[rows].to(images.device))
         gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
     with torch.no_grad():
         for (name, weight), gradient in zip(weights.items(), gradients, strict=True):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark.core import Images
-from earmark.models import Anatomy, Reader, Reading, device_of, evaluating, trains_channels_last
+from earmark.models import Anatomy, Reader, Reading, as_input, device_of, dtype_of, evaluating, trains_channels_last
 from earmark.training.case import Case
 from earmark.training.evaluate import read_all
 from earmark.training.feed import Batch, Feed, mix
@@ -49,7 +49,8 @@ class Run:
         self._wrapped, self._stepper = fabric.setup(model, self.optimizer, move_to_device=False)
         self._start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         share = (fabric.global_rank, fabric.world_size)
-        self.feed = Feed(case.data, case.triggers, settings, case.augment, case.seed, self.device, share)
+        images = case.data, case.triggers
+        self.feed = Feed(*images, settings, case.augment, case.seed, self.device, share, dtype_of(model))
         self._weights = torch.tensor([term.weight for term in case.terms], device=self.device)
         self._masks = None if case.masking is None else Masks(case.masking, model, case.seed)
         self._refinement, self._data = case.refinement, case.data
@@ -126,7 +127,8 @@ class Run:
             return Reading(*(tensor.index_select(0, batch.rows) for tensor in self._host_table))
         if self._host is not None:
             with evaluating(self._host), torch.no_grad():
-                return self._anatomy.read(self._host, batch.images[: batch.clean])
+                seen = self._anatomy.read(self._host, as_input(batch.images[: batch.clean], self._host))
+            return Reading(*(tensor.float() for tensor in seen))
         return None
 
     def _prepare_host(
@@ -151,11 +153,12 @@ class Run:
             return None
         reading = read_all(self.model, self._anatomy, data)
         head = copy.deepcopy(self._anatomy.linear(self.model)).cpu()
+        features = reading.features.to(head.weight.dtype)
         with torch.no_grad():
-            if not torch.allclose(head(reading.features), reading.logits, rtol=1e-4, atol=1e-4):
+            if not torch.allclose(head(features).float(), reading.logits, rtol=1e-4, atol=1e-4):
                 return None
-        others = None if triggers is None else read_all(self.model, self._anatomy, triggers).features.to(self.device)
-        return reading.features.to(self.device), others
+        others = None if triggers is None else read_all(self.model, self._anatomy, triggers).features
+        return features.to(self.device), None if others is None else others.to(self.device, features.dtype)
 
 
 def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:

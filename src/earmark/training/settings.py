@@ -48,7 +48,8 @@ class Settings:
             are measured, saved and judged for stopping more often; None for a whole pass.
         channels_last: memory layout of the model and its inputs, where PyTorch can train the model in it.
         device: "auto" (CUDA if there is one), "cpu", "cuda", "cuda:1", ...
-        precision: Lightning Fabric's name of it: "32-true", "bf16-mixed", ...
+        precision: Lightning Fabric's name of it: "32-true", which trains a model in the type that it has, "bf16-mixed",
+            ...
     """
 
     epochs: int = 20

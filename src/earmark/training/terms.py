@@ -162,7 +162,7 @@ class TotalWeightLoss(_Weighted):
     name = "twl"
 
     def __call__(self, step: Step) -> Tensor:
-        moved = [p - step.start[name] for name, p in step.parameters().items()]
+        moved = [(p - step.start[name]).float() for name, p in step.parameters().items()]
         return torch.stack([difference.square().sum() for difference in moved]).sum()
 
 

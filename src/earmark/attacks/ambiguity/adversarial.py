@@ -18,7 +18,7 @@ from earmark.attacks.ambiguity.forgery import Forger, Forgery, honest_start
 from earmark.core import Data
 from earmark.errors import BadInput, whole
 from earmark.marks import TriggerMint
-from earmark.models import device_of, logits_of
+from earmark.models import as_input, device_of, logits_of
 
 __all__ = ["AdversarialTriggers"]
 
@@ -45,7 +45,8 @@ class AdversarialTriggers(Forger):
         pose_as: the mint whose claim the forger copies, base images included; None for random test images.
 
     Raises:
-        BadInput: a setting out of its range, or on the call a label that is no class.
+        BadInput: a setting out of its range, or on the call a label that is no class, or data that do not fit the
+            model.
     """
 
     count: int | None = None
@@ -79,7 +80,7 @@ class AdversarialTriggers(Forger):
         left = torch.arange(len(x), device=device)
         for _ in range(self.steps + 1):
             images = x[left].float().div_(255).requires_grad_()
-            logits = logits_of(model(images)).float()
+            logits = logits_of(model(as_input(images, model))).float()
             now = _lead(logits.detach(), labels[left])
             better = now > lead[left]
             best[left[better]], lead[left[better]] = x[left[better]], now[better]

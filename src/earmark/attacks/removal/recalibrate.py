@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from earmark.core import Images
 from earmark.errors import BadInput
-from earmark.models import device_of, dtype_of, evaluating
+from earmark.models import as_input, evaluating
 
 __all__ = ["recalibrated"]
 
@@ -52,7 +52,7 @@ def recalibrated(model: nn.Module, images: Images, batch_size: int = 256) -> nn.
             for layer in layers:
                 layer.train()
             for pixels in torch.tensor_split(images.pixels, batches):
-                copied((pixels.to(device_of(copied)).float() / 255).to(dtype_of(copied)))
+                copied(as_input(pixels, copied))
     finally:
         for hook in hooks:
             hook.remove()
