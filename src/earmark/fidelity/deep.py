@@ -18,7 +18,15 @@ from earmark.fidelity.formulas import (
     total_weight_loss,
 )
 from earmark.marks import TriggerSet
-from earmark.models import Anatomy, Reading, dissect, plainly_laid_out
+from earmark.models import (
+    Anatomy,
+    Reading,
+    dissect,
+    plainly_laid_out,
+    require_fit,
+    require_initialised,
+    require_shape,
+)
 from earmark.training import accuracy, predict, readings
 
 __all__ = ["DeepFidelity"]
@@ -62,16 +70,25 @@ class DeepFidelity:
 
     def against(self, host: nn.Module, data: Data) -> DeepFidelity:
         """The same measure with the host's outputs computed, for more than one model of one host."""
+        self._require_fit(host, data, "the host")
         outputs = self._outputs(host, data)
         return replace(self, outputs=replace(outputs, train=tuple(outputs.train)))
 
     def __call__(self, model: nn.Module, host: nn.Module, data: Data) -> FidelityReport:
-        """Every metric of `FidelityReport`; PFL and SPL over `data.train`, accuracy and agreement over `data.test`."""
+        """Every metric of `FidelityReport`; PFL and SPL over `data.train`, accuracy and agreement over `data.test`.
+
+        Raises:
+            BadInput: a model or a host that does not take the images or answer the classes of data, mark and others,
+                or answers numbers that are not finite.
+        """
+        self._require_fit(model, data, "the model")
+        if self.mark is not None and (self.mark.shape, self.mark.classes) != (data.shape, data.classes):
+            require_fit(model, self.mark, whose="the mark")
         known = self.outputs
-        theirs = (
-            known if known is not None and known.model is host and known.data is data else self._outputs(host, data)
-        )
-        ours = self._outputs(model, data)
+        if known is None or known.model is not host or known.data is not data:
+            self._require_fit(host, data, "the host")
+            known = self._outputs(host, data)
+        ours, theirs = self._outputs(model, data), known
         pfl, spl, scale = _means(ours, theirs)
         return FidelityReport(
             val_acc=_accuracy(ours.test, data.test),
@@ -87,6 +104,12 @@ class DeepFidelity:
                 **{name: agreement(ours.others[name], theirs.others[name]) for name in self.others},
             },
         )
+
+    def _require_fit(self, model: nn.Module, data: Data, what: str) -> None:
+        require_initialised(model)
+        require_fit(model, data, what)
+        for shape in {images.shape for images in self.others.values()} - {data.shape}:
+            require_shape(model, shape, what)
 
     def _outputs(self, model: nn.Module, data: Data) -> Outputs:
         read = plainly_laid_out(model)

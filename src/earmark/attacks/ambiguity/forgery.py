@@ -14,6 +14,7 @@ from earmark.core import Data
 from earmark.errors import BadInput
 from earmark.keys import MarkKey, OwnerKey
 from earmark.marks import TriggerMint, TriggerSet, Uniform
+from earmark.models import require_fit
 
 __all__ = ["Forger", "Forgery", "draw_owner", "honest_start"]
 
@@ -68,8 +69,9 @@ def honest_start(
     like an honest claim. Otherwise it is `count` random test images with uniform labels, and the settings say "forged".
 
     Raises:
-        BadInput: more triggers than test images.
+        BadInput: more triggers than test images, or data that do not fit the model.
     """
+    require_fit(model, data)
     owner = draw_owner(rng)
     if pose_as is not None:
         mint = pose_as if count is None else replace(pose_as, count=count)

@@ -18,6 +18,7 @@ from earmark.core import Data, Mint
 from earmark.errors import whole
 from earmark.keys import OwnerKey
 from earmark.marks import TriggerSet, log_shares
+from earmark.models import require_fit
 from earmark.training import predict
 
 __all__ = ["Grind"]
@@ -33,7 +34,7 @@ class Grind(Forger):
         keys: N, how many of the owner's mark keys are tried, each under a name of its own.
 
     Raises:
-        BadInput: less than one key.
+        BadInput: less than one key; on the call, data that do not fit the model.
     """
 
     mint: Mint[TriggerSet]
@@ -43,6 +44,7 @@ class Grind(Forger):
         whole("keys", self.keys, low=1, high=2**40)
 
     def forge(self, model: nn.Module, data: Data, rng: torch.Generator) -> Forgery:
+        require_fit(model, data)
         owner = draw_owner(rng)
         best, most = self._try(model, data, owner, f"{NAME} 0")
         for at in range(1, self.keys):

@@ -24,6 +24,9 @@ class ReadOff(Forger):
     Attributes:
         count: n, the number of triggers; None for the posed mint's own number, or 100.
         pose_as: the mint whose triggers and claim the forger copies; None for random test images.
+
+    Raises:
+        BadInput: on the call, more triggers than test images, or data that do not fit the model.
     """
 
     count: int | None = None
