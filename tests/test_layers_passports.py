@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import Chain
 from torch import Tensor, nn
 
 from earmark.core import rng
@@ -19,25 +21,9 @@ from earmark.models import ResNet18, built
 IMAGE = torch.rand(1, 1, 8, 8, generator=rng(0))
 
 
-class Chain(nn.Module):
-    """Three convolutions with norms, and a linear layer."""
-
-    def __init__(self, norm: str = "bn", groups: int = 1) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for inside, outside in ((1, 8), (8, 8), (8, 12)):
-            conv = nn.Conv2d(inside, outside, 3, padding=1, bias=False, groups=groups if inside > 1 else 1)
-            layers += [conv, nn.BatchNorm2d(outside) if norm == "bn" else nn.GroupNorm(2, outside), nn.ReLU()]
-        self.trunk, self.head = nn.Sequential(*layers), nn.Linear(12, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.trunk(x).mean((2, 3)))
-        return logits
-
-
 def drawn(sites: list[Site], seed: int = 3) -> dict[Site, tuple[Tensor, Tensor]]:
     source = rng(seed)
-    return {site: tuple(torch.rand(2, 1, *site.inputs, generator=source) * 2 - 1) for site in sites}  # type: ignore[misc]
+    return {site: tuple(torch.rand(2, 1, *site.inputs, generator=source) * 2 - 1) for site in sites}
 
 
 def protected(network: nn.Module, layers: str | int = 2, public: bool = True) -> nn.Module:
@@ -55,7 +41,13 @@ def protected(network: nn.Module, layers: str | int = 2, public: bool = True) ->
     passports=st.integers(1, 3),
 )
 def test_the_windows_give_what_the_convolution_over_the_passport_averages_to(
-    kernel: tuple[int, int], stride: int, dilation: int, padding: object, mode: str, groups: int, passports: int
+    kernel: tuple[int, int],
+    stride: int,
+    dilation: int,
+    padding: int | str | tuple[int, int],
+    mode: Literal["zeros", "reflect", "circular"],
+    groups: int,
+    passports: int,
 ) -> None:
     if padding == "same":  # even kernels make torch warn of a copy
         kernel = (kernel[0] | 1, kernel[1] | 1)
@@ -69,7 +61,7 @@ def test_the_windows_give_what_the_convolution_over_the_passport_averages_to(
         groups,
         False,
         mode,
-        dtype=torch.float64,  # type: ignore[arg-type]
+        dtype=torch.float64,
     )
     site = find_sites(nn.Sequential(conv, nn.GroupNorm(1, 8, dtype=torch.float64)), torch.zeros(1, 4, 9, 10), 1)[0]
     passport = torch.randn(passports, 4, 9, 10, generator=rng(5), dtype=torch.float64)
@@ -99,14 +91,14 @@ def test_one_pass_along_both_paths_has_the_outputs_and_gradients_of_two_passes(n
     labels = torch.tensor([0, 1, 2, 3])
     with on_path(network, "both"):
         both = network(images)
-        F.cross_entropy(both, labels.repeat(2)).mul(2).backward()
+        F.cross_entropy(both, labels.repeat(2)).mul(2).backward()  # type: ignore[no-untyped-call]
     shared = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
     alone = []
     for path in ("public", "private"):
-        with on_path(network, path):  # type: ignore[arg-type]
+        with on_path(network, path):
             alone.append(network(images))
-            F.cross_entropy(alone[-1], labels).backward()
+            F.cross_entropy(alone[-1], labels).backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(both, torch.cat(alone))
     assert set(shared) == {name for name, p in network.named_parameters() if p.grad is not None}
     for name, parameter in network.named_parameters():
@@ -117,7 +109,7 @@ def test_one_pass_along_both_paths_has_the_outputs_and_gradients_of_two_passes(n
 def test_the_scale_learns_through_the_convolution_that_it_is_made_of() -> None:
     network = protected(built(Chain, rng(0)), public=False)
     (name, layer), *_ = passport_norms(network).items()
-    layer.affine()[0].sum().backward()
+    layer.affine()[0].sum().backward()  # type: ignore[no-untyped-call]
     conv = network.get_submodule(find_sites(built(Chain, rng(0)), IMAGE, 2)[0].conv)
     assert isinstance(conv, nn.Conv2d)
     assert conv.weight.grad is not None
@@ -132,9 +124,9 @@ def test_what_is_exposed_is_the_network_itself_again_and_answers_as_its_path_did
     host = built(lambda: Chain(norm), rng(0)).eval()
     network = protected(copy.deepcopy(host), public=public).eval()
     for path in ("public", "private"):
-        with on_path(network, path):  # type: ignore[arg-type]
+        with on_path(network, path):
             wanted = network(IMAGE)
-        plain = expose(network, path)  # type: ignore[arg-type]
+        plain = expose(network, path)
         assert [type(module) for module in plain.modules()] == [type(module) for module in host.modules()]
         assert plain.state_dict().keys() == host.state_dict().keys()
         assert all(parameter.requires_grad for parameter in plain.parameters())
@@ -183,7 +175,8 @@ def test_batch_norm_keeps_the_statistics_of_both_paths_apart() -> None:
     assert isinstance(last.norm, nn.BatchNorm2d)
     assert isinstance(last.other, nn.BatchNorm2d)
     assert last.norm.running_mean is not None
-    assert not torch.equal(last.norm.running_mean, last.other.running_mean)  # type: ignore[arg-type]
+    assert last.other.running_mean is not None
+    assert not torch.equal(last.norm.running_mean, last.other.running_mean)
 
 
 def test_finding_sites_leaves_the_network_as_it_was() -> None:
