@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from earmark.core import Images, rng
 
-__all__ = ["TinyNet", "blobs", "seeded"]
+__all__ = ["Chain", "TinyNet", "blobs", "seeded"]
 
 
 class TinyNet(nn.Module):
@@ -27,6 +27,22 @@ class TinyNet(nn.Module):
         x = torch.relu(self.bn(self.conv(x)))
         x = nn.functional.adaptive_avg_pool2d(torch.relu(self.mix(x)), 2).flatten(1)
         logits: Tensor = self.head(self.fc(x))
+        return logits
+
+
+class Chain(nn.Module):
+    """Three convolutions with norms, and a linear layer: a network for passports, tiny."""
+
+    def __init__(self, norm: str = "bn", groups: int = 1, classes: int = 5, width: int = 8) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inside, outside in ((1, width), (width, width), (width, 3 * width // 2)):
+            conv = nn.Conv2d(inside, outside, 3, padding=1, bias=False, groups=groups if inside > 1 else 1)
+            layers += [conv, nn.BatchNorm2d(outside) if norm == "bn" else nn.GroupNorm(2, outside), nn.ReLU()]
+        self.trunk, self.head = nn.Sequential(*layers), nn.Linear(3 * width // 2, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.trunk(x).mean((2, 3)))
         return logits
 
 

@@ -19,6 +19,7 @@ __all__ = ["NORMS", "Site", "find_sites"]
 NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm)
 MODES = ("zeros", "reflect", "replicate", "circular")
 LARGEST = 1 << 20
+MOST_VALUES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Site:
             )
         if values["inputs"][0] % values["groups"] or values["outputs"] % values["groups"]:
             raise BadInput(f"passports: {values['groups']} groups do not divide the channels of {values['conv']!r:.80}")
-        return cls(**values, padding_mode=came["padding_mode"])
+        return _runnable(cls(**values, padding_mode=came["padding_mode"]))
 
 
 SIZES = (("inputs", 3, 1), ("kernel", 2, 1), ("stride", 2, 1), ("dilation", 2, 1), ("padding", 4, 0))
@@ -91,6 +92,21 @@ def _sizes(name: str, came: Any, length: int, low: int) -> tuple[int, ...]:
     if not isinstance(came, Sequence) or isinstance(came, str) or len(came) != length:
         raise BadInput(f"passports: expected {length} numbers for {name} of a site, got {came!r:.80}")
     return tuple(whole(f"{name} of a site", value, low, LARGEST) for value in came)
+
+
+def _runnable(site: Site) -> Site:
+    """The site, if its convolution can read such a passport at all, and in reasonable memory."""
+    values = site.inputs[0]
+    for axis, size in enumerate(site.inputs[1:]):
+        before, after = site.padding[2 * axis : 2 * axis + 2]
+        farthest = {"reflect": size - 1, "circular": size}.get(site.padding_mode, LARGEST)
+        wide = size + before + after
+        if max(before, after) > farthest or site.dilation[axis] * (site.kernel[axis] - 1) >= wide:
+            raise BadInput(f"passports: the convolution {site.conv!r:.80} cannot read inputs of {site.inputs}")
+        values *= wide
+    if values > MOST_VALUES:
+        raise BadInput(f"passports: expected at most 2^27 padded numbers for {site.conv!r:.80}, got {values}")
+    return site
 
 
 def find_sites(model: nn.Module, example: Tensor, layers: str | int) -> list[Site]:

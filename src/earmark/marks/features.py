@@ -72,13 +72,17 @@ def _feature_maps(host: nn.Module, pixels: Tensor, sites: Sequence[Site]) -> lis
 
 
 def _require_trained(host: nn.Module, data: Data) -> None:
-    """Refuse a network that has learnt nothing: its feature maps are noise that anyone can make."""
+    """Refuse a network that has learnt nothing: its feature maps are noise that anyone can make.
+
+    It must be right clearly more often than whoever always names the most frequent class.
+    """
     some: Images = data.train.sample(PROBED)
     right = 0
     with evaluating(host), torch.inference_mode():
         for images, labels in some.batches(128, device_of(host)):
             right += int((logits_of(host(images.to(dtype_of(host)))).argmax(1) == labels).sum())
-    if right <= 1.5 * len(some) / data.classes:
+    blind = float(some.labels.bincount().max()) / len(some)
+    if right <= len(some) * min(1.5 * blind, blind + (1 - blind) / 10):
         raise BadInput(
             f"feature maps as passports need a trained network, and this one answers {right} of {len(some)} training "
             "images; train it first, or take random passports"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark import files
-from earmark.core import Data, Images, Null
+from earmark.core import MOST_CLASSES, Data, Images, Null
 from earmark.errors import BadInput, CannotCarry, number, unknown_name, whole
 from earmark.keys import MarkKey
 from earmark.layers import Site, affine, find_sites, windows
@@ -147,8 +147,12 @@ class Passports:
         return alike
 
     def text(self, bits: Tensor, key: MarkKey) -> str:
-        """The signature text that bits (n,) show, with a question mark for what is no UTF-8."""
-        size = len(str(self.settings["signature"]).encode())
+        """The signature text that bits (n,) show, with a question mark for what is no UTF-8.
+
+        Raises:
+            BadInput: settings that `PassportMint` does not have, or a signature beyond the capacity.
+        """
+        size = _octets(passport_mint(self.settings).signature, self.capacity)
         plain, places = _keyed(key, self.sites, self.pairs, self.settings, self.capacity)
         said = (bits[places[: 8 * size]] != plain[places[: 8 * size]]).to(torch.int64).view(size, 8)
         octets = bytes((said * torch.tensor([128, 64, 32, 16, 8, 4, 2, 1])).sum(1).tolist())
@@ -189,7 +193,8 @@ class Passports:
         known = {"bits", *seen, *(f"{what}.{at}" for what in ("scale", "shift") for at in range(len(sites)))}
         if set(tensors) != known:
             raise BadInput(f"passports: expected the tensors {', '.join(sorted(known)):.200}")
-        witnesses = Images(tensors["images"], tensors["labels"], spec["classes"], "witnesses") if seen else None
+        classes = whole("classes of the witnesses", spec["classes"], 2, MOST_CLASSES) if seen else 0
+        witnesses = Images(tensors["images"], tensors["labels"], classes, "witnesses") if seen else None
         pairs = tuple((tensors[f"scale.{at}"], tensors[f"shift.{at}"]) for at in range(len(sites)))
         return cls(sites, pairs, tensors["bits"], spec["settings"], witnesses)
 
@@ -260,9 +265,8 @@ class PassportMint:
         Raises:
             BadInput: a signature beyond the capacity, or passports that do not fit.
         """
-        capacity, size = sum(site.outputs for site in sites), 8 * len(self.signature.encode())
-        if size > capacity:
-            raise BadInput(f"the signature has {size} bits and the layers carry {capacity}; shorten it or protect more")
+        capacity = sum(site.outputs for site in sites)
+        size = 8 * _octets(self.signature, capacity)
         _check_size(sites)
         if (drawn is None) != (self.passports == "random"):
             raise BadInput(f"{self.passports} passports: expected {'none' if drawn else 'some'} to be given")
@@ -295,6 +299,14 @@ def passport_mint(settings: Mapping[str, Any]) -> PassportMint:
         if name not in known:
             raise unknown_name("setting of passports", str(name), known)
     return PassportMint(**values)
+
+
+def _octets(signature: str, capacity: int) -> int:
+    """How many bytes the signature has, which the layers must be able to carry."""
+    size = len(signature.encode())
+    if 8 * size > capacity:
+        raise BadInput(f"the signature has {8 * size} bits and the layers carry {capacity}; shorten it or protect more")
+    return size
 
 
 def _check_size(sites: tuple[Site, ...]) -> None:
