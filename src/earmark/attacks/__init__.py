@@ -9,6 +9,15 @@
 | half, bfloat16, int8, int4 | fewer bits per weight |
 | overwrite | the thief's own mark by the same scheme |
 
+| name | removal of passports: what needs convolutions with norms, and changes no answer (but for the last) |
+|---|---|
+| flip-signs | `FlipSigns`: a filter and its norm's scale negated |
+| permute-channels | `PermuteChannels`: channels in another order |
+| rescale-channels | `RescaleChannels`: channels multiplied, and divided in the next layer |
+| fold-norm | `FoldNorm`: batch norm written into the convolution |
+| dummy-channels | `DummyChannels`: channels that cancel |
+| flip-scales | `FlipScales`: scales negated, and nothing else |
+
 | name | evasion: what happens to an image before the stolen model sees it |
 |---|---|
 | jpeg | encoding and decoding |
@@ -45,12 +54,15 @@ from earmark.attacks.evasion.filters import BitDepth, Blur, Median
 from earmark.attacks.evasion.jpeg import Jpeg
 from earmark.attacks.evasion.noise import NoiseDenoise
 from earmark.attacks.evasion.washer import Washer
+from earmark.attacks.removal.channels import FlipSigns, FoldNorm, PermuteChannels, RescaleChannels
+from earmark.attacks.removal.dummies import DummyChannels
 from earmark.attacks.removal.extract import Extract
 from earmark.attacks.removal.fine_tune import FineTune, ftal, ftll, rtal, rtll
 from earmark.attacks.removal.overwrite import Overwrite
 from earmark.attacks.removal.prune import PruneChannels, PruneGlobal, PruneLayers, PruneRandom
 from earmark.attacks.removal.quantise import Half, Quantise
 from earmark.attacks.removal.recalibrate import recalibrated
+from earmark.attacks.removal.scales import FlipScales
 from earmark.attacks.removal.transfer import Transfer
 from earmark.core import Remove
 from earmark.errors import BadInput, unknown_name
@@ -59,14 +71,19 @@ __all__ = [
     "ATTACKS",
     "EVASIONS",
     "FORGERIES",
+    "PASSPORT_REMOVALS",
     "AdversarialTriggers",
     "Autoencode",
     "BitDepth",
     "Blur",
     "Chain",
     "Cost",
+    "DummyChannels",
     "Extract",
     "FineTune",
+    "FlipScales",
+    "FlipSigns",
+    "FoldNorm",
     "Forger",
     "Forgery",
     "Grind",
@@ -75,12 +92,14 @@ __all__ = [
     "Median",
     "NoiseDenoise",
     "Overwrite",
+    "PermuteChannels",
     "PruneChannels",
     "PruneGlobal",
     "PruneLayers",
     "PruneRandom",
     "Quantise",
     "ReadOff",
+    "RescaleChannels",
     "Transfer",
     "Washer",
     "attack",
@@ -110,6 +129,16 @@ ATTACKS: Mapping[str, Callable[..., Remove]] = {
     "int4": partial(Quantise, bits=4),
     "overwrite": Overwrite,
 }
+
+PASSPORT_REMOVALS: Mapping[str, Callable[..., Remove]] = {
+    "flip-signs": FlipSigns,
+    "permute-channels": PermuteChannels,
+    "rescale-channels": RescaleChannels,
+    "fold-norm": FoldNorm,
+    "dummy-channels": DummyChannels,
+    "flip-scales": FlipScales,
+}
+"""Apart from `ATTACKS`, which any classifier can be given to."""
 
 EVASIONS: Mapping[str, Callable[..., Washer]] = {
     "jpeg": Jpeg,

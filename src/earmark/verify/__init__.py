@@ -5,12 +5,13 @@
 | `TriggerTest` | every trigger | the exact binomial tail of the matches |
 | `SequentialTriggerTest` | one after the other, until it can decide | an e-process, valid whenever it stops |
 | `PassportTest` | the network's weights | the exact binomial tail of the right bits |
+| `PublishedPassportTest` | the same | agreement and fidelity, as published: insecure, forgeries pass it |
 """
 
 from __future__ import annotations
 
-from earmark.verify.passports import PassportTest, presented
+from earmark.verify.passports import PassportTest, PublishedPassportTest, presented
 from earmark.verify.sequential import SequentialTriggerTest
 from earmark.verify.triggers import TriggerTest
 
-__all__ = ["PassportTest", "SequentialTriggerTest", "TriggerTest", "presented"]
+__all__ = ["PassportTest", "PublishedPassportTest", "SequentialTriggerTest", "TriggerTest", "presented"]

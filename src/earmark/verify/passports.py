@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from earmark import stats
 from earmark.core import Images, Query, Verdict
-from earmark.errors import CannotCarry
+from earmark.errors import CannotCarry, number
 from earmark.layers import expose, protect
 from earmark.marks import Passports
 from earmark.models.modes import is_batchnorm
 from earmark.training import accuracy
 from earmark.verify.triggers import check_settings
 
-__all__ = ["PassportTest", "presented"]
+__all__ = ["PassportTest", "PublishedPassportTest", "presented"]
 
 
 @final
@@ -38,10 +38,11 @@ class PassportTest:
     their images and has their classes. By default it is reported and does not decide: whoever changes the public path
     alone, without knowing any passport, breaks it, and the owner's bits are no weaker for that.
 
-    The verdict accepts where p <= alpha (and, with `strict`, where fidelity holds). `details` holds `matches`, `share`
-    (the paper's detection rate, over all bits), `layers` (the share of each), `exact` (whether all bits are right),
-    `hamming`, `critical_count`, `grinding_bits`, `log10_p_before_grinding` and `fidelity` (None where it cannot be
-    measured; else the percentages `public` and `private`, `epsilon` and `holds`).
+    The verdict accepts where p <= alpha (and, with `strict`, where fidelity holds). `details` holds `matches`,
+    `unanswered` (all bits where none can be read), `share` (the paper's detection rate, over all bits), `layers` (the
+    share of each), `exact` (whether all bits are right), `hamming`, `critical_count`, `grinding_bits`,
+    `log10_p_before_grinding` and `fidelity` (None where it cannot be measured; else the percentages `public` and
+    `private`, `epsilon` and `holds`).
 
     Attributes:
         alpha: the error probability to keep to.
@@ -66,7 +67,7 @@ class PassportTest:
             shown = mark.read(mark.weights_in(suspect))
         except CannotCarry as error:
             return self._unread(mark, str(error))
-        return self.judged(shown, mark, self._fidelity(suspect, mark))
+        return self.judged(shown, mark, _fidelity(suspect, mark))
 
     def judged(self, shown: Tensor, mark: Passports, fidelity: Mapping[str, Any] | None) -> Verdict:
         """The verdict on the bits (n,) that a suspect shows, 0 for none."""
@@ -77,6 +78,7 @@ class PassportTest:
         critical = stats.critical_count(n, 0.5, self.alpha, self.grinding_bits)
         details = {
             "matches": matches,
+            "unanswered": 0,
             "share": matches / n,
             "layers": [float(layer.float().mean()) for layer in mark.split(right)],
             "exact": matches == n,
@@ -102,21 +104,57 @@ class PassportTest:
         reason += f"; {apart}, {'within' if fidelity['holds'] else 'not within'} {fidelity['epsilon']:g} points"
         return (enough and (fidelity["holds"] or not self.strict)), reason
 
-    def _fidelity(self, suspect: nn.Module, mark: Passports) -> dict[str, Any] | None:
-        some = mark.witnesses
-        if some is None:
-            return None
-        try:
-            public = 100 * accuracy(suspect, some)
-            private = max(100 * accuracy(one, some) for one in presented(suspect, mark, some))
-        except (CannotCarry, RuntimeError, ValueError, TypeError):
-            return None
-        epsilon = mark.tolerance
-        return {"public": public, "private": private, "epsilon": epsilon, "holds": abs(public - private) <= epsilon}
-
     def _unread(self, mark: Passports, why: str) -> Verdict:
-        details = {"matches": 0, "grinding_bits": self.grinding_bits, "error": why}
+        details = {"matches": 0, "unanswered": len(mark), "grinding_bits": self.grinding_bits, "error": why}
         return Verdict(False, 0, len(mark), mark.null, 0.0, self.alpha, f"no bit can be read: {why}", details)
+
+
+@final
+@dataclass(frozen=True)
+class PublishedPassportTest:
+    """Verification as published, which forged passports pass: INSECURE, there to show what forgeries are worth.
+
+    Fan et al. 2021, Definition 1 and Algorithm 3: the signs of <W, S> of whatever passports are presented agree with
+    whatever bits are presented, and the accuracy with the passports is within epsilon_f of the one without. No key has
+    to mint the passports, and whoever has the weights solves for some that pass (`attacks.SolvedPassports`). Rule on
+    claims with `PassportTest`, after minting again, as `evidence.judge` does.
+
+    What is added to the paper is alpha: as many bits must be right as guessing has with that probability.
+
+    Attributes:
+        bits_needed: the share of bits that must agree; the paper says all, and its tables report the mean.
+        alpha: the error probability to keep to.
+
+    Raises:
+        BadInput: a share or alpha out of range.
+    """
+
+    bits_needed: float = 1.0
+    alpha: float = 1e-6
+
+    def __post_init__(self) -> None:
+        number("bits_needed", self.bits_needed, 0, 1)
+        check_settings(self.alpha, 0, 1)
+
+    def __call__(self, suspect: Query | nn.Module, mark: Passports) -> Verdict:
+        verdict = PassportTest(self.alpha, strict=True)(suspect, mark)
+        enough = verdict.statistic >= self.bits_needed * len(mark)
+        accepted = bool(verdict.accepted) and enough
+        reason = f"by the published test, which no forged passport fails: {verdict.reason}"
+        return replace(verdict, accepted=accepted, reason=reason)
+
+
+def _fidelity(suspect: nn.Module, mark: Passports) -> dict[str, Any] | None:
+    some = mark.witnesses
+    if some is None:
+        return None
+    try:
+        public = 100 * accuracy(suspect, some)
+        private = max(100 * accuracy(one, some) for one in presented(suspect, mark, some))
+    except (CannotCarry, RuntimeError, ValueError, TypeError):
+        return None
+    epsilon = mark.tolerance
+    return {"public": public, "private": private, "epsilon": epsilon, "holds": abs(public - private) <= epsilon}
 
 
 def presented(suspect: nn.Module, mark: Passports, images: Images) -> list[nn.Module]:

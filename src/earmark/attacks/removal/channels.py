@@ -1,0 +1,144 @@
+"""Signs, order and scale of channels, changed so that the network's function stays and its weights show chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from earmark.attacks.removal.rearrange import Consumer, Rearrange, per_channel, selected
+from earmark.errors import number
+
+__all__ = ["FlipSigns", "FoldNorm", "PermuteChannels", "RescaleChannels", "reordered"]
+
+
+@final
+@dataclass(frozen=True)
+class FlipSigns(Rearrange):
+    """W_o -> -W_o with the norm's scale and mean negated too: gamma norm(W_o * x) + beta stays, <W_o, S> changes sign.
+
+    Batch and instance norm allow it channel by channel, group norm for whole groups, whose mean the channels share.
+
+    Attributes:
+        share: the chance of each channel (or group) to be flipped.
+
+    Raises:
+        BadInput: a share outside 0 to 1.
+    """
+
+    share: float = 0.5
+    consumed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        number("share", self.share, 0, 1)
+
+    def _change(
+        self, conv: nn.Conv2d, norm: nn.Module, reader: Consumer | None, rng: torch.Generator
+    ) -> Sequence[nn.Module] | None:
+        blocks = norm.num_groups if isinstance(norm, nn.GroupNorm) else conv.out_channels
+        flipped = torch.rand(blocks, generator=rng) < self.share
+        signs = (1 - 2 * flipped.to(conv.weight)).repeat_interleave(conv.out_channels // blocks)
+        conv.weight.mul_(signs.view(-1, 1, 1, 1))
+        for tensor in (conv.bias, getattr(norm, "weight", None), getattr(norm, "running_mean", None)):
+            if isinstance(tensor, Tensor):
+                tensor.mul_(signs)
+        return conv, norm
+
+
+@final
+@dataclass(frozen=True)
+class PermuteChannels(Rearrange):
+    """Put a layer's output channels, and the inputs of the layer that reads them, in a random order.
+
+    Group norm keeps its groups together: they change places as a whole, and channels inside each.
+    """
+
+    def _change(
+        self, conv: nn.Conv2d, norm: nn.Module, reader: Consumer | None, rng: torch.Generator
+    ) -> Sequence[nn.Module] | None:
+        assert reader is not None, "the layer that reads the channels changes with them"
+        return reordered(conv, norm, reader, rng)
+
+
+def reordered(conv: nn.Conv2d, norm: nn.Module, consumer: Consumer, rng: torch.Generator) -> Sequence[nn.Module] | None:
+    """The layers with the channels between them in a random order that their groups allow, in place."""
+    parts = math.lcm(norm.num_groups if isinstance(norm, nn.GroupNorm) else 1, conv.groups)
+    index = torch.arange(conv.out_channels).view(parts, -1)
+    if conv.groups == 1:
+        index = index[torch.randperm(parts, generator=rng)]
+    order = index.gather(1, torch.rand(index.shape, generator=rng).argsort(1)).flatten().to(conv.weight.device)
+    weight = selected(consumer, order, conv.out_channels)
+    if weight is None:
+        return None
+    consumer.weight.copy_(weight.clone())
+    for tensor in (conv.weight, conv.bias, *per_channel(norm)):
+        if tensor is not None:
+            tensor.copy_(tensor[order].clone())
+    return conv, norm, consumer
+
+
+@final
+@dataclass(frozen=True)
+class RescaleChannels(Rearrange):
+    """Multiply what a norm writes by a positive number for each channel, and divide it out again in the next layer.
+
+    Piecewise linear activations let it through. The signs of the layer itself stay; those of the next layer, whose
+    weights are W_oi / a_i, are read from a few of its inputs alone.
+
+    Attributes:
+        spread: a is drawn from 1 / spread to spread, its logarithm uniformly.
+
+    Raises:
+        BadInput: a spread below 1.
+    """
+
+    spread: float = 30.0
+
+    def __post_init__(self) -> None:
+        number("spread", self.spread, 1, 1e4)
+
+    def _change(
+        self, conv: nn.Conv2d, norm: nn.Module, reader: Consumer | None, rng: torch.Generator
+    ) -> Sequence[nn.Module] | None:
+        assert reader is not None, "the layer that reads the channels changes with them"
+        channels = conv.out_channels
+        drawn = self.spread ** (2 * torch.rand(channels, generator=rng) - 1)
+        by = drawn.to(reader.weight)
+        weight = selected(reader, torch.arange(channels, device=by.device), channels)
+        if weight is None or getattr(norm, "weight", None) is None:
+            return None
+        reader.weight.copy_((weight.reshape(len(weight), channels, -1) / by.view(1, -1, 1)).view_as(weight))
+        for tensor in (norm.weight, norm.bias):
+            tensor.mul_(by)  # type: ignore[operator]
+        return conv, norm, reader
+
+
+@final
+@dataclass(frozen=True)
+class FoldNorm(Rearrange):
+    """Batch norm written into the convolution before it, as deployment tools do, and an identity in its place.
+
+    W'_o = W_o gamma_o / sqrt(var_o + eps), b'_o = (b_o - mean_o) gamma_o / sqrt(var_o + eps) + beta_o. Where the public
+    scale is negative, the sign of <W_o, S> changes; of a network that has the passport's scales in its norms (V1), all
+    become positive.
+    """
+
+    consumed: ClassVar[bool] = False
+
+    def _change(
+        self, conv: nn.Conv2d, norm: nn.Module, reader: Consumer | None, rng: torch.Generator
+    ) -> Sequence[nn.Module] | None:
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
+            return None
+        factor = (norm.running_var + norm.eps).rsqrt()
+        bias = -norm.running_mean if conv.bias is None else conv.bias - norm.running_mean
+        if norm.affine:
+            factor = factor * norm.weight
+        shift = bias * factor + (norm.bias if norm.affine else 0)
+        conv.weight.mul_(factor.view(-1, 1, 1, 1))
+        conv.bias = nn.Parameter(shift.detach().clone(), requires_grad=conv.weight.requires_grad)
+        return conv, nn.Identity()
