@@ -98,3 +98,15 @@ def test_a_target_that_cannot_take_the_place_of_the_models_task_is_refused(model
     lacking = hollow.subset((hollow.labels != 1).nonzero().flatten())
     with pytest.raises(BadInput, match="no training image of class 1"):
         Transfer(data=replace(greys(CLASSES), train=lacking))(model, data, rng(0))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_with_a_fresh_head_the_target_keeps_all_of_its_classes(classes: int, model: nn.Module, data: Data) -> None:
+    attack = Transfer(data=Data(blobs(70, classes), blobs(35, classes)), trials=1, lr=1e-2, epochs=8, fresh_head=True)
+    before = model_digest(model)
+    tuned, target = attack(model, data, rng(0)), attack.target(data, rng(0))
+    assert target.classes == classes
+    assert tuned(torch.zeros(2, 1, 8, 8)).shape == (2, classes)
+    assert accuracy(tuned, target.test) > 1.5 / classes
+    assert model_digest(model) == before
+    assert model_digest(attack(model, data, rng(0))) == model_digest(tuned)

@@ -1,4 +1,4 @@
-"""Transfer learning: the stolen model is fine-tuned on another task with as many classes (Wen et al. 2023, 5.3)."""
+"""Transfer learning: the stolen model is fine-tuned on another task (Wen et al. 2023, 5.3; Fan et al. 2021, 5.1)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ class Transfer(Tuning):
     in the paper, which leaves the length of a trial open. The other settings are `Tuning`'s.
 
     Attributes:
-        data: the target task. Where it has more classes than the model, as many as the model has are drawn.
+        data: the target task. Where it has more classes than the model, and the head stays, as many as the model has
+            are drawn.
 
     Raises:
-        BadInput: on the call, a target with fewer classes than the model, or with a class without training images.
+        BadInput: on the call, a target with a class without training images, or with fewer classes than a model that
+            keeps its head.
     """
 
     trials: int = 10
@@ -39,10 +41,12 @@ class Transfer(Tuning):
         The classes drawn, in rising order, are 0 to K - 1 now; so a target with K classes keeps its labels. Images are
         stretched to the size of `data`'s, with as many channels.
         """
+        if self.fresh_head:
+            return Data(*(_shaped(images, data.shape) for images in (self.data.train, self.data.test)))
         if self.data.classes < data.classes:
             raise BadInput(
                 f"the target has {self.data.classes} classes and the model's task {data.classes}; "
-                "give a target with at least as many"
+                "give a target with at least as many, or a fresh head"
             )
         chosen = sorted(torch.randperm(self.data.classes, generator=rng)[: data.classes].tolist())
         return Data(*(_shaped(only(images, chosen), data.shape) for images in (self.data.train, self.data.test)))

@@ -34,7 +34,8 @@ class Tuning(ABC):
 
     Attributes:
         layers: "all", or the "last" one alone, the linear layer that makes the logits.
-        fresh_head: the last layer starts from a new random draw ("re-train" instead of "fine-tune").
+        fresh_head: the last layer starts from a new random draw ("re-train" instead of "fine-tune"), with a score for
+            each class of the images that it is trained on.
         epochs: passes over the images in each trial; 0 is the attack of zero strength, an exact copy, head included.
         lr: learning rate; by default where the host's training ended.
         batch_size: images per step.
@@ -101,8 +102,7 @@ class Tuning(ABC):
             return
         images, tuned = self.lessons(model, data, rng), copy.deepcopy(model)
         if self.fresh_head:
-            head = head_of(tuned, data, self.head)
-            head.load_state_dict(reinitialised(head, rng).state_dict())
+            _renew_head(tuned, head_of(tuned, data, self.head), images.classes, rng)
         for trial in range(1, self.trials + 1):
             self._train(tuned, images, rng, trial)
             yield copy.deepcopy(tuned)
@@ -124,6 +124,15 @@ class Tuning(ABC):
             checkpoint=None if self.checkpoint is None else _of_trial(self.checkpoint, trial),
             title="fine-tuning" if self.trials == 1 else f"fine-tuning, {trial} of {self.trials}",
         )
+
+
+def _renew_head(model: nn.Module, head: nn.Linear, classes: int, rng: torch.Generator) -> None:
+    """Draw the last layer anew, in place, with as many classes as the images have."""
+    if head.out_features != classes:
+        wider = nn.Linear(head.in_features, classes, head.bias is not None, head.weight.device, head.weight.dtype)
+        model.set_submodule(next(name for name, module in model.named_modules() if module is head), wider)
+        head = wider
+    head.load_state_dict(reinitialised(head, rng).state_dict())
 
 
 def _of_trial(checkpoint: Path, trial: int) -> Path:
