@@ -34,6 +34,11 @@
 | adversarial | noise on images until the model answers the forger's labels |
 | read-off | labels that are the model's own answers |
 | grind | the best of many keys |
+
+| name | forgery of passports |
+|---|---|
+| random | `RandomPassports`: drawn, or feature maps, with the bits that they show |
+| solved | `SolvedPassports`: the solution of linear equations, with bits of choice and exact fidelity |
 """
 
 from __future__ import annotations
@@ -46,6 +51,9 @@ from typing import Any, TypeVar
 from earmark.attacks.ambiguity.adversarial import AdversarialTriggers
 from earmark.attacks.ambiguity.forgery import Forger, Forgery
 from earmark.attacks.ambiguity.grind import Grind
+from earmark.attacks.ambiguity.passports.drawn import RandomPassports
+from earmark.attacks.ambiguity.passports.forgery import PassportForger, PassportForgery
+from earmark.attacks.ambiguity.passports.solved import SolvedPassports
 from earmark.attacks.ambiguity.read_off import ReadOff
 from earmark.attacks.evasion.autoencoder import Autoencode
 from earmark.attacks.evasion.chain import Chain
@@ -71,6 +79,7 @@ __all__ = [
     "ATTACKS",
     "EVASIONS",
     "FORGERIES",
+    "PASSPORT_FORGERIES",
     "PASSPORT_REMOVALS",
     "AdversarialTriggers",
     "Autoencode",
@@ -92,14 +101,18 @@ __all__ = [
     "Median",
     "NoiseDenoise",
     "Overwrite",
+    "PassportForger",
+    "PassportForgery",
     "PermuteChannels",
     "PruneChannels",
     "PruneGlobal",
     "PruneLayers",
     "PruneRandom",
     "Quantise",
+    "RandomPassports",
     "ReadOff",
     "RescaleChannels",
+    "SolvedPassports",
     "Transfer",
     "Washer",
     "attack",
@@ -154,6 +167,11 @@ FORGERIES: Mapping[str, Callable[..., Forger]] = {
     "adversarial": AdversarialTriggers,
     "read-off": ReadOff,
     "grind": Grind,
+}
+
+PASSPORT_FORGERIES: Mapping[str, Callable[..., PassportForger]] = {
+    "random": RandomPassports,
+    "solved": SolvedPassports,
 }
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from earmark.attacks.removal.rearrange import Consumer, Rearrange, per_channel, selected
 from earmark.errors import number
 
-__all__ = ["FlipSigns", "FoldNorm", "PermuteChannels", "RescaleChannels", "reordered"]
+__all__ = ["FlipSigns", "FoldNorm", "PermuteChannels", "RescaleChannels", "block_signs", "negated", "reordered"]
 
 
 @final
@@ -40,13 +40,28 @@ class FlipSigns(Rearrange):
         self, conv: nn.Conv2d, norm: nn.Module, reader: Consumer | None, rng: torch.Generator
     ) -> Sequence[nn.Module] | None:
         blocks = norm.num_groups if isinstance(norm, nn.GroupNorm) else conv.out_channels
-        flipped = torch.rand(blocks, generator=rng) < self.share
-        signs = (1 - 2 * flipped.to(conv.weight)).repeat_interleave(conv.out_channels // blocks)
-        conv.weight.mul_(signs.view(-1, 1, 1, 1))
-        for tensor in (conv.bias, getattr(norm, "weight", None), getattr(norm, "running_mean", None)):
-            if isinstance(tensor, Tensor):
-                tensor.mul_(signs)
+        drawn = torch.rand(blocks, generator=rng) < self.share
+        negated(conv, norm, (1 - 2 * drawn.float()).repeat_interleave(conv.out_channels // blocks))
         return conv, norm
+
+
+def block_signs(norm: nn.Module, wanted: Tensor) -> Tensor:
+    """The signs (O,) nearest to the wanted ones that a norm allows: equal ones for all channels of a group."""
+    if not isinstance(norm, nn.GroupNorm):
+        return wanted
+    votes = wanted.view(norm.num_groups, -1).sum(1)
+    signs = torch.where(votes < 0, -torch.ones_like(votes), torch.ones_like(votes))
+    return signs.repeat_interleave(len(wanted) // norm.num_groups)
+
+
+@torch.no_grad()
+def negated(conv: nn.Conv2d, norm: nn.Module, signs: Tensor) -> None:
+    """Multiply filters by signs (O,), and the norm's scale and mean with them, in place."""
+    signs = torch.where(signs < 0, -1.0, 1.0).to(conv.weight)
+    conv.weight.mul_(signs.view(-1, 1, 1, 1))
+    for tensor in (conv.bias, getattr(norm, "weight", None), getattr(norm, "running_mean", None)):
+        if isinstance(tensor, Tensor):
+            tensor.mul_(signs)
 
 
 @final
