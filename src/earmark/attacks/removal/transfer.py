@@ -21,7 +21,8 @@ __all__ = ["Transfer"]
 @dataclass(frozen=True)
 class Transfer(Tuning):
     """Fine-tune on a target task in the place of the stolen model's own: at 1e-4, in ten trials, with the old head, as
-    in the paper, which leaves the length of a trial open. The other settings are `Tuning`'s.
+    Wen et al. do, who leave the length of a trial open. The other settings are `Tuning`'s. With `fresh_head` it is the
+    transfer of Fan et al., to a task with any number of classes.
 
     Attributes:
         data: the target task. Where it has more classes than the model, and the head stays, as many as the model has
