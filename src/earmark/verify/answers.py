@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from typing import NamedTuple, final
 
@@ -15,9 +16,10 @@ from earmark.core import Query
 from earmark.marks import TriggerSet, log_shares, trial_answers
 from earmark.suspects import as_query
 
-__all__ = ["Asking", "Heard", "NoAnswer"]
+__all__ = ["Asking", "Heard", "NoAnswer", "foreign"]
 
 MOST_SCORES = 1 << 17
+UNHEARD = (OSError, HTTPException, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt)
 
 
 class NoAnswer(Exception):
@@ -121,24 +123,34 @@ class Asking:
             raise NoAnswer(f"it answered with {answers.dtype}, which cannot be computed with") from error
 
 
-def _answers(query: Callable[[Tensor], object], batch: Tensor) -> object:
+@contextmanager
+def foreign(*known: type[Exception]) -> Iterator[None]:
+    """Within, a suspect's code runs: whatever it raises is its answer, a `NoAnswer`.
+
+    But for what tells nothing of the model, a lost connection or a full machine, and for errors of the `known` types.
+    """
+    through: tuple[type[BaseException], ...] = (*UNHEARD, *known)
     try:
-        with torch.no_grad():
-            answers = query(batch)
-            if isinstance(answers, list | tuple | np.ndarray):
-                answers = torch.as_tensor(np.asarray(answers))
-            if not isinstance(answers, Tensor):
-                return answers
-            with torch._C.DisableTorchFunctionSubclass():  # a subclass could redefine what equality means
-                plain = answers.detach().cpu()
-                return torch.tensor(plain.tolist(), dtype=plain.dtype) if type(plain) is not Tensor else plain
-    except (OSError, HTTPException, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt):
+        yield
+    except through:
         raise
-    except BaseException as error:  # the suspect is foreign code: whatever it raises is its answer
+    except BaseException as error:
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
             raise MemoryError("the suspect needs more memory than is free here; ask it in smaller batches") from error
         name = type(error).__name__
         raise NoAnswer(f"it raised {name} when it was asked", error=name) from error
+
+
+def _answers(query: Callable[[Tensor], object], batch: Tensor) -> object:
+    with foreign(), torch.no_grad():
+        answers = query(batch)
+        if isinstance(answers, list | tuple | np.ndarray):
+            answers = torch.as_tensor(np.asarray(answers))
+        if not isinstance(answers, Tensor):
+            return answers
+        with torch._C.DisableTorchFunctionSubclass():  # a subclass could redefine what equality means
+            plain = answers.detach().cpu()
+            return torch.tensor(plain.tolist(), dtype=plain.dtype) if type(plain) is not Tensor else plain
 
 
 def _checked(answers: object, count: int, classes: int) -> Tensor:

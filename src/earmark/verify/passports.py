@@ -18,6 +18,7 @@ from earmark.layers import expose, protect
 from earmark.marks import Passports
 from earmark.models.modes import is_batchnorm
 from earmark.training import accuracy
+from earmark.verify.answers import NoAnswer, foreign
 from earmark.verify.triggers import check_settings
 
 __all__ = ["PassportTest", "PublishedPassportTest", "presented"]
@@ -64,8 +65,9 @@ class PassportTest:
         if not isinstance(suspect, nn.Module):
             return self._unread(mark, "passports are read from weights, and this suspect only answers queries")
         try:
-            shown = mark.read(mark.weights_in(suspect))
-        except CannotCarry as error:
+            with foreign(CannotCarry):
+                shown = mark.read(mark.weights_in(suspect))
+        except (CannotCarry, NoAnswer) as error:
             return self._unread(mark, str(error))
         return self.judged(shown, mark, _fidelity(suspect, mark))
 
@@ -149,9 +151,10 @@ def _fidelity(suspect: nn.Module, mark: Passports) -> dict[str, Any] | None:
     if some is None:
         return None
     try:
-        public = 100 * accuracy(suspect, some)
-        private = max(100 * accuracy(one, some) for one in presented(suspect, mark, some))
-    except (CannotCarry, RuntimeError, ValueError, TypeError):
+        with foreign():
+            public = 100 * accuracy(suspect, some)
+            private = max(100 * accuracy(one, some) for one in presented(suspect, mark, some))
+    except NoAnswer:
         return None
     epsilon = mark.tolerance
     return {"public": public, "private": private, "epsilon": epsilon, "holds": abs(public - private) <= epsilon}
