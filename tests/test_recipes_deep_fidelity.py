@@ -12,6 +12,7 @@ import pytest
 from earmark.errors import BadInput
 from earmark.recipes import deep_fidelity as recipe
 from earmark.recipes.hardware import hardware
+from earmark.recipes.recipe import printed_tables
 
 QUICK = recipe.SCALES["quick"]["mnist_d2"]
 FEW = replace(
@@ -45,7 +46,7 @@ def measured(table: str, setting: str, out: Path) -> dict[str, Any]:
     (result,) = recipe.reproduce(table, "quick", None, out, settings=[setting])
     assert (result["table"], result["setting"], result["scale"]) == (table, setting, "quick")
     assert [row["method"] for row in result["rows"]] == [row.label for row in recipe.TABLES[table][1]()]
-    paper = recipe.printed_tables().get(table, {}).get(setting, {})
+    paper = printed_tables("deep-fidelity").get(table, {}).get(setting, {})
     for row in result["rows"]:
         told = {name: pair["paper"] for name, pair in row["metrics"].items() if pair["paper"] is not None}
         assert told == {name: value for name, value in paper.get(row["method"], {}).items() if value is not None}
@@ -192,7 +193,7 @@ def test_the_full_scale_keeps_the_schedules_of_the_released_code(
 
 def test_every_printed_row_has_a_row_here() -> None:
     """No number of Tables 4 to 8 is left out: labels match the printed ones exactly."""
-    for name, settings in recipe.printed_tables().items():
+    for name, settings in printed_tables("deep-fidelity").items():
         ours = {row.label for row in recipe.TABLES[name][1]()}
         for setting, rows in settings.items():
             assert setting in recipe.TABLES[name][0]

@@ -15,6 +15,7 @@ from earmark.errors import BadInput
 from earmark.models import Bank, MLPAutoencoder, built
 from earmark.recipes import penetrative as recipe
 from earmark.recipes.penetrative import bench as benches
+from earmark.recipes.recipe import printed_tables
 from earmark.reports import Reproduction
 from earmark.reports.figures import of_reproduction, to_png
 
@@ -107,6 +108,6 @@ def test_what_would_measure_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_printed_probabilities_are_the_papers(out: Path) -> None:
-    row = recipe.printed_tables()["table1"]["mnist_resnet18"]["Penetrative"]
+    row = printed_tables("penetrative")["table1"]["mnist_resnet18"]["Penetrative"]
     assert (row["ac"], row["ac_unseen"], row["val_acc"]) == (100, 94, 99.4)
     assert row["log10_printed_unseen"] == pytest.approx(-20.33, abs=0.01)

@@ -19,6 +19,7 @@ IDX = ("mnist", "fashion-mnist")
 LOSSLESS = ("cifar10", "cifar100")
 """Sets whose originals are no JPEG files."""
 STAND_INS: Mapping[str, tuple[str, str]] = {
+    "caltech101": ("caltech101-32", "Caltech-101, 32 x 32."),
     "cifar100": (
         "tinyimagenet100-32",
         "100 classes of Tiny ImageNet, 32 x 32, stand in for CIFAR-100: not the paper's data.",
@@ -58,8 +59,8 @@ def open_images(name: str, root: Path | None) -> Source:
     """The data set called `name`, or the one that stands in for it.
 
     Args:
-        name: "digits", or a sub-folder: mnist, fashion-mnist (IDX files), cifar10, cifar100, tinyimagenet (folders of
-            images); where cifar100 or tinyimagenet is missing, another set may stand in for it.
+        name: "digits", or a sub-folder: mnist, fashion-mnist (IDX files), cifar10, cifar100, tinyimagenet, caltech101
+            (folders of images); where one of the last three is missing, another set may stand in for it.
         root: the folder that holds it; None takes the environment's EARMARK_DATA.
 
     Raises:

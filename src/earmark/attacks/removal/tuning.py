@@ -38,6 +38,7 @@ class Tuning(ABC):
             each class of the images that it is trained on.
         epochs: passes over the images in each trial; 0 is the attack of zero strength, an exact copy, head included.
         lr: learning rate; by default where the host's training ended.
+        milestones: epochs of a trial after which the rate is divided by 10.
         batch_size: images per step.
         optimizer: "adam", "adamw" or "sgd".
         momentum: of "sgd".
@@ -57,6 +58,7 @@ class Tuning(ABC):
     fresh_head: bool = False
     epochs: int = 5
     lr: float = 1e-4
+    milestones: tuple[int, ...] = ()
     batch_size: int = 32
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     momentum: float = 0.9
@@ -83,6 +85,7 @@ class Tuning(ABC):
             batch_size=self.batch_size,
             triggers_per_batch=0,
             lr=self.lr,
+            milestones=self.milestones,
             optimizer=self.optimizer,
             momentum=self.momentum,
             weight_decay=self.weight_decay,

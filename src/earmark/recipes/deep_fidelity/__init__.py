@@ -17,7 +17,8 @@ from typing import Any
 from earmark.recipes.deep_fidelity.bench import Bench, images_of
 from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS, Setting
-from earmark.recipes.deep_fidelity.tables import LABELS, LOOSER, TABLES, Row, printed_tables
+from earmark.recipes.deep_fidelity.tables import LABELS, LOOSER, TABLES, Row
+from earmark.recipes.recipe import printed_tables
 from earmark.recipes.rows import require_known
 from earmark.recipes.running import each
 from earmark.recipes.store import measured_on
@@ -32,7 +33,6 @@ __all__ = [
     "Row",
     "Scale",
     "Setting",
-    "printed_tables",
     "reproduce",
 ]
 
@@ -79,7 +79,7 @@ def reproduce(
 def _measured(table: str, setting: str, scale: str, data: Path | None, out: Path, seeds: int | None) -> dict[str, Any]:
     benches = [Bench(setting, scale, seed, data, out) for seed in range(seeds or SCALES[scale][setting].seeds)]
     rows = [(row, [bench.measure(row) for bench in benches]) for row in TABLES[table][1]()]
-    return _summary(table, benches, rows, printed_tables().get(table, {}).get(setting, {}))
+    return _summary(table, benches, rows, printed_tables("deep-fidelity").get(table, {}).get(setting, {}))
 
 
 def _summary(

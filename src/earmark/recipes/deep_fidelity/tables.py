@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import resources
 
-__all__ = ["FINE_TUNED", "LABELS", "LOOSER", "TABLES", "Row", "printed_tables"]
+__all__ = ["FINE_TUNED", "LABELS", "LOOSER", "TABLES", "Row"]
 
 
 @dataclass(frozen=True)
@@ -122,10 +120,3 @@ TABLES: Mapping[str, tuple[tuple[str, ...], Callable[[], list[Row]]]] = {
     "figure6": (("mnist_d2",), _figure6),
     "figure7": (("mnist_d2",), _figure7),
 }
-
-
-def printed_tables() -> dict[str, dict[str, dict[str, dict[str, float | None]]]]:
-    """What the paper prints: table, setting, row, metric; accuracies in percent."""
-    text = resources.files(__package__).joinpath("printed.json").read_text(encoding="utf-8")
-    tables: dict[str, dict[str, dict[str, dict[str, float | None]]]] = json.loads(text)["tables"]
-    return tables

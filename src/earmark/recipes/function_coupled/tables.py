@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
-from typing import Any
 
 from earmark.recipes.function_coupled.bench import EXTRACTIONS, Bench
 from earmark.recipes.function_coupled.marking import Marking
 from earmark.recipes.rows import Point, Row, Table
 
-__all__ = ["TABLES", "printed_tables"]
+__all__ = ["TABLES"]
 
 DIRECT, INVISIBLE = Marking("direct"), Marking("invisible")
 PLUS = Marking("invisible", labels="groups", how="plus")
@@ -180,10 +177,3 @@ TABLES: Mapping[str, Table[Bench]] = {
     "beyond": Table(EVERY[:3], _beyond),
 }
 """`extraction`, `variants` and `beyond` are our own; all others are numbered as in the paper."""
-
-
-def printed_tables() -> Mapping[str, Any]:
-    """The paper's numbers: table, setting, row, metric."""
-    text = resources.files("earmark.recipes.function_coupled").joinpath("printed.json").read_text()
-    tables: Mapping[str, Any] = json.loads(text)["tables"]
-    return tables

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import resources
-from typing import Any
 
 from earmark.recipes.penetrative.bench import Bench
 from earmark.recipes.penetrative.marking import Marking
 from earmark.recipes.rows import Row, Table
 
-__all__ = ["TABLES", "printed_tables"]
+__all__ = ["TABLES"]
 
 PAPERS = ("mnist_resnet18", "fashion_resnet18")
 EVERY = (*PAPERS, "cifar10_resnet18")
@@ -98,10 +95,3 @@ TABLES: Mapping[str, Table[Bench]] = {
     "beyond": Table(EVERY, _beyond, "val_acc"),
 }
 """`bottlenecks` and `beyond` are our own; Figure 1 is the rows of Figure 4 that are not penetrative."""
-
-
-def printed_tables() -> Mapping[str, Any]:
-    """The paper's numbers: table, setting, row, metric."""
-    text = resources.files("earmark.recipes.penetrative").joinpath("printed.json").read_text()
-    tables: Mapping[str, Any] = json.loads(text)["tables"]
-    return tables
