@@ -369,7 +369,7 @@ def test_hostile_parts_are_a_sound_mark_or_bad_input(
         except (KeyError, TypeError, IndexError, AttributeError):
             continue
     for name, change in tensors:
-        held[name] = change(held.get(name, MARK.bits))
+        held[name] = change(MARK.tensors().get(name, MARK.bits))
     try:
         mark = mark_from_parts("passports", spec, held)
         assert isinstance(mark, Passports)

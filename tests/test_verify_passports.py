@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from scipy.stats import binom, binomtest
-from tiny import Chain, blobs
+from tiny import Chain, blobs, written
 from torch import Tensor, nn
 
 from earmark import stats
@@ -19,7 +19,6 @@ from earmark.core import Data, rng
 from earmark.embed import passport_v1, passport_v2
 from earmark.errors import BadInput
 from earmark.keys import MarkKey
-from earmark.layers import affine
 from earmark.marks import PassportMint, Passports
 from earmark.models import built
 from earmark.suspects import as_query
@@ -37,18 +36,6 @@ def network(norm: str = "bn", width: int = 16, seed: int = 0) -> nn.Module:
 
 
 MARK = PassportMint(2, witnesses=60)(KEY, network(), DATA)
-
-
-def written(model: nn.Module, mark: Passports, wrong: int = 0) -> nn.Module:
-    """A copy with the least change that shows the bits, but the first `wrong` ones: W + (b - gamma) S / |S|^2."""
-    model = copy.deepcopy(model)
-    bits = mark.bits.clone()
-    bits[:wrong] *= -1
-    for weight, means, wanted in zip(mark.weights_in(model), mark.means(), mark.split(bits), strict=True):
-        scale = means[0].float()
-        lacking = wanted - affine(weight.detach(), means.float())[0]
-        weight.data += lacking.view(-1, 1, 1, 1) * scale / scale.square().sum()
-    return model
 
 
 @cache

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from earmark.core import Images, rng
+from earmark.layers import affine
+from earmark.marks import Passports
 
-__all__ = ["Chain", "TinyNet", "blobs", "seeded"]
+__all__ = ["Chain", "TinyNet", "blobs", "convolutions", "seeded", "written"]
 
 
 class TinyNet(nn.Module):
@@ -62,3 +65,27 @@ def blobs(count: int, classes: int = 3, shape: tuple[int, int, int] = (1, 8, 8),
         column = k * shape[2] // classes
         pixels[labels == k, :, :, column : column + max(1, shape[2] // classes)] += 150
     return Images(pixels, labels, classes, "blobs")
+
+
+def convolutions(mark: Passports) -> nn.Module:
+    """What passports are read from, and nothing else: a module with the mark's convolutions, under its names."""
+    model = nn.Module()
+    for at, site in enumerate(mark.sites):
+        conv = nn.Conv2d(site.inputs[0], site.outputs, site.kernel, groups=site.groups)
+        conv.weight.data = torch.linspace(-1, 1, conv.weight.numel()).mul(50).sin().view_as(conv.weight)
+        model.add_module(site.conv if site.conv.isidentifier() else f"conv{at}", conv)
+    return model
+
+
+def written(model: nn.Module, mark: Passports, wrong: int = 0) -> nn.Module:
+    """A copy with the least change that shows the bits, but the first `wrong` ones: W + (b - gamma) S / |S|^2."""
+    model = copy.deepcopy(model)
+    bits = mark.bits.clone()
+    bits[:wrong] *= -1
+    for site, weight, means, wanted in zip(
+        mark.sites, mark.weights_in(model), mark.means(), mark.split(bits), strict=True
+    ):
+        scale = means[0].repeat_interleave(site.outputs // site.groups, 0)
+        lacking = wanted - affine(weight.detach().double(), means)[0]
+        weight.data += lacking.view(-1, 1, 1, 1) * scale / scale.square().sum((1, 2, 3), keepdim=True)
+    return model

@@ -22,7 +22,7 @@ __all__ = ["Record", "open_tensors", "parse", "read_regular", "render", "validat
 DEPTH_LIMIT = 32
 INTEGER_LIMIT = 1 << 63
 HEADER_LIMIT = 1 << 20
-TENSORS_LIMIT = 64
+TENSORS_LIMIT = 1024
 RANK_LIMIT = 8
 DTYPES = {"U8": 1, "I8": 1, "I64": 8, "F32": 4, "F64": 8}
 """The safetensors types of format version 1, with the bytes that one element takes."""

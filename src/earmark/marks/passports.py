@@ -21,6 +21,7 @@ from earmark.marks.features import PASSPORTS, passports_of_images
 __all__ = ["NULL", "PassportMint", "Passports", "passport_mint"]
 
 FORMAT = 1
+MOST_SITES = 500
 MOST_BITS = 1 << 20
 MOST_VALUES = 1 << 27
 NULL = Null(
@@ -184,8 +185,8 @@ class Passports:
         """
         if set(spec) != {"sites", "settings", "classes"} or not isinstance(spec["settings"], Mapping):
             raise BadInput(f"passports: expected sites, settings and classes, got {sorted(map(str, spec))!r:.80}")
-        if not isinstance(spec["sites"], Sequence) or isinstance(spec["sites"], str) or len(spec["sites"]) > MOST_BITS:
-            raise BadInput(f"passports: expected a list of sites, got {spec['sites']!r:.80}")
+        if not isinstance(spec["sites"], Sequence) or isinstance(spec["sites"], str) or len(spec["sites"]) > MOST_SITES:
+            raise BadInput(f"passports: expected a list of at most {MOST_SITES} sites, got {spec['sites']!r:.80}")
         if not all(isinstance(one, Mapping) for one in spec["sites"]):
             raise BadInput(f"passports: expected sites by name, got {spec['sites']!r:.80}")
         sites = tuple(Site.from_dict(one) for one in spec["sites"])
@@ -312,6 +313,8 @@ def _octets(signature: str, capacity: int) -> int:
 def _check_size(sites: tuple[Site, ...]) -> None:
     values = sum(2 * site.inputs[0] * site.inputs[1] * site.inputs[2] for site in sites)
     kernels = sum(site.weight[1] * site.kernel[0] * site.kernel[1] * site.groups for site in sites)
+    if len(sites) > MOST_SITES:
+        raise BadInput(f"expected passports for at most {MOST_SITES} layers, got {len(sites)}; protect fewer")
     if max(values, kernels) > MOST_VALUES or sum(site.outputs for site in sites) > MOST_BITS:
         raise BadInput(f"expected passports of at most 2^27 numbers for 2^20 channels, got {max(values, kernels)}")
 
