@@ -61,4 +61,5 @@ def solved(weight: Tensor, site: Site, start: Tensor, target: Tensor) -> Tensor:
         gap = wanted[:, group] - values[:, group].flatten(1) @ system.t()
         moves.append(torch.linalg.lstsq(system, gap.t(), driver="gelsd").solution.t())
     move = torch.stack(moves, 1).view(len(passports), site.inputs[0], -1)
-    return (passports + move @ basis).view(len(start), *site.inputs)
+    found: Tensor = passports + move @ basis
+    return found.view(len(start), *site.inputs)
