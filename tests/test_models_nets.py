@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from earmark.cli.networks import NETWORKS, fitting, network
 from earmark.core import rng
 from earmark.errors import BadInput
-from earmark.models import VGG16BN, LeNet5, ResNet18, built, dissect, reinitialised
+from earmark.layers import find_sites
+from earmark.models import VGG16BN, AlexNetP, LeNet5, ResNet18, ResNetP, built, dissect, reinitialised
 from earmark.training import CrossEntropy, Settings, fit
 
 THIN: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], str, int]] = {
@@ -40,6 +41,10 @@ def parameters(net: nn.Module) -> int:
         (lambda: LeNet5((3, 32, 32)), 62_006),
         (lambda: ResNet18(), 11_173_962),
         (lambda: ResNet18(200, stem="tiny"), 11_586_312),
+        (lambda: AlexNetP(), 2_493_386),
+        (lambda: AlexNetP(norm="gn"), 2_493_386),
+        (lambda: ResNetP(), 11_173_962),
+        (lambda: ResNetP(blocks=(1, 1, 1, 1)), 4_903_242),
         (lambda: VGG16BN(10), 14_728_266),
         (lambda: VGG16BN(), 14_774_436),
     ],
@@ -220,3 +225,22 @@ def test_each_name_on_the_command_line_builds_a_network_that_fits_the_task(name:
     with torch.random.fork_rng(devices=[]):
         net = network(name, None, [thin], task)
     assert fitting(net, task, "the network") is net
+
+
+@pytest.mark.parametrize(("build", "layers", "bits"), [(AlexNetP, 3, 896), (ResNetP, "stages.3.*", 2_560)])
+@pytest.mark.parametrize("norm", ["bn", "gn"])
+def test_the_last_layers_of_the_passport_networks_carry_the_published_number_of_bits(
+    build: Callable[..., nn.Module], layers: str | int, bits: int, norm: str
+) -> None:
+    sites = find_sites(build(norm=norm), torch.zeros(1, 3, 32, 32), layers)
+    assert sum(site.outputs for site in sites) == bits
+
+
+@pytest.mark.parametrize("build", [AlexNetP, ResNetP])
+def test_a_passport_network_with_a_norm_or_width_that_does_not_exist_is_refused(
+    build: Callable[..., nn.Module],
+) -> None:
+    with pytest.raises(BadInput, match="unknown norm 'gm': did you mean 'gn'"):
+        build(norm="gm")
+    with pytest.raises(BadInput, match="divisible by 16, got 24"):
+        build(norm="gn", width=24)

@@ -3,7 +3,7 @@
 | who | commands |
 |---|---|
 | owner | `key new`, `key show`, `train`, `mint`, `embed`, `commit` |
-| anyone | `fidelity`, `report`, `demo`, `reproduce deep-fidelity`, `reproduce function-coupled` |
+| anyone | `fidelity`, `report`, `demo`, `reproduce PAPER` |
 | thief, forger | `attack NAME` |
 | judge | `verify`, `judge` |
 
@@ -111,4 +111,10 @@ _add(
     "penetrative",
     reproduce.penetrative,
     "earmark reproduce penetrative table1 --scale cpu --data ~/data --setting mnist_resnet18",
+)
+_add(
+    papers,
+    "deepipr",
+    reproduce.deepipr,
+    "earmark reproduce deepipr table7 --scale cpu --data ~/data --setting cifar10_alexnet",
 )

@@ -28,7 +28,18 @@ def _channelled(task: Task) -> Mapping[str, Any]:
     return {"channels": task.shape[0], "classes": task.classes}
 
 
+def _sized(task: Task) -> Mapping[str, Any]:
+    return {**_channelled(task), "size": task.shape[1:]}
+
+
+def _one_block(task: Task) -> Mapping[str, Any]:
+    return {**_channelled(task), "blocks": (1, 1, 1, 1)}
+
+
 NETWORKS: Mapping[str, tuple[str, Callable[[Task], Mapping[str, Any]]]] = {
+    "alexnet-p": ("earmark.models:AlexNetP", _sized),
+    "resnet9-p": ("earmark.models:ResNetP", _one_block),
+    "resnet18-p": ("earmark.models:ResNetP", _channelled),
     "plain": ("earmark.models:PlainCNN", _shaped),
     "lenet5": ("earmark.models:LeNet5", _shaped),
     "resnet18": ("earmark.models:ResNet18", _channelled),

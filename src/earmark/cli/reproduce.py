@@ -12,11 +12,12 @@ from earmark.cli import options
 from earmark.cli.output import new_folder, show
 from earmark.files import write_atomic, write_json
 from earmark.recipes import deep_fidelity as df
+from earmark.recipes import deepipr as ipr
 from earmark.recipes import function_coupled as fc
 from earmark.recipes import penetrative as pae
 from earmark.reports import Reproduction, figures
 
-__all__ = ["deep_fidelity", "function_coupled", "penetrative"]
+__all__ = ["deep_fidelity", "deepipr", "function_coupled", "penetrative"]
 
 DataFolder = Annotated[
     Path | None,
@@ -103,6 +104,29 @@ def penetrative(
     killed goes on. For each table, OUT gets its numbers as JSON and Markdown, and its pictures.
     """
     _reproduce(pae, table, scale, data, out, seeds, setting, as_json)
+
+
+def deepipr(
+    table: Annotated[
+        str | None, typer.Argument(metavar="TABLE", help=f"{', '.join(ipr.TABLES)}; all without it.")
+    ] = None,
+    scale: Annotated[str, typer.Option("--scale", metavar="NAME", help=f"{', '.join(ipr.SCALES)}.")] = "quick",
+    data: DataFolder = None,
+    out: options.Out = Path("results/deepipr"),
+    seeds: Seeds = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--setting", metavar="NAME", help=f"Of {', '.join(ipr.SETTINGS)}, only this; may be repeated."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run the tables and figures of Fan et al. 2021 and print each of their numbers beside ours.
+
+    quick: digits, a check of the machinery. cpu: AlexNet_p at a quarter of its width on a part of CIFAR-10. full: the
+    paper's networks. Settings ending in -2020 are those of the later code. Models and measurements are kept in OUT, so
+    a run that was killed goes on. For each table, OUT gets its numbers as JSON and Markdown, and its curves.
+    """
+    _reproduce(ipr, table, scale, data, out, seeds, setting, as_json)
 
 
 def _reproduce(

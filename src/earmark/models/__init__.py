@@ -13,6 +13,7 @@ from earmark.models.autoencoders import (
     autoencoder,
 )
 from earmark.models.bank import Bank
+from earmark.models.deepipr import AlexNetP, ResNetP
 from earmark.models.fitting import Task, require_fit, require_shape
 from earmark.models.layout import plainly_laid_out, trains_channels_last
 from earmark.models.lenet import LeNet5
@@ -28,6 +29,7 @@ from earmark.models.wrap import Normalised, normalised
 __all__ = [
     "AUTOENCODERS",
     "VGG16BN",
+    "AlexNetP",
     "Anatomy",
     "Autoencoder",
     "Bank",
@@ -42,6 +44,7 @@ __all__ = [
     "Reading",
     "Reconstruction",
     "ResNet18",
+    "ResNetP",
     "Task",
     "ThinResNet18",
     "VariationalAutoencoder",

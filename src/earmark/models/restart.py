@@ -46,7 +46,7 @@ def redraw_residual(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, (nn.BatchNorm2d, nn.Linear)):
+        elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm, nn.Linear)):
             module.reset_parameters()
 
 

@@ -53,6 +53,15 @@ HEADINGS = {
     "error_unseen": "Error per image, unseen",
     "gradient_spread": "Spread of the shadows' gradients",
     "host_val_acc_unseen": "The unmarked host's acc through them (%)",
+    "acc": "Acc (%)",
+    "kappa": "To the baseline (points)",
+    "private_acc": "Acc with passports (%)",
+    "detected": "Bits detected (%)",
+    "triggers": "Triggers (%)",
+    "forged_acc": "Acc with others' passports (%)",
+    "best_forged_acc": "the best of them (%)",
+    "forged_detected": "Their bits (%)",
+    "best_forged_detected": "the best of those (%)",
     "weakest_log10_p": "log10 p, weakest through what costs 3 points or less",
 }
 """How a metric is headed; a metric that is not named here is headed by its own name."""

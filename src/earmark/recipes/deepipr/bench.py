@@ -1,0 +1,239 @@
+"""One setting at one scale with one seed: baselines, protected networks, and what each attack leaves of them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from earmark.attacks import FlipScales, PruneGlobal, Transfer
+from earmark.core import Data, rng
+from earmark.embed import PassportLayers
+from earmark.keys import MarkKey
+from earmark.marks import Abstract, PassportMint, Passports, TriggerSet
+from earmark.models import built, dissect
+from earmark.recipes.deepipr.scales import SCALES
+from earmark.recipes.deepipr.settings import SETTINGS
+from earmark.recipes.rows import Point
+from earmark.recipes.sources import open_images, reduced
+from earmark.recipes.store import Store
+from earmark.training import CrossEntropy, Settings, accuracy, fit
+from earmark.verify import PassportTest, presented
+
+__all__ = ["Bench", "Protection"]
+
+OTHERS = 1_000
+"""Keys of forgers are numbered from here."""
+
+
+@dataclass(frozen=True)
+class Protection:
+    """A scheme on a network with a norm: "bn" or "gn"; V1 has the paper's batch norm, V2 and V3 its group norm.
+
+    Attributes:
+        scheme: V1, V2 or V3, or "baseline" for a network without passports.
+        norm: the network's.
+    """
+
+    scheme: str
+    norm: str
+
+    @property
+    def slug(self) -> str:
+        """A file name that carries every parameter."""
+        return f"{self.scheme.lower()}-{self.norm}"
+
+    @property
+    def baseline(self) -> Protection:
+        """The unprotected network with this norm."""
+        return Protection("baseline", self.norm)
+
+
+class Bench:
+    """What the tables of one setting share. Every model and every measurement is made once and kept."""
+
+    def __init__(self, setting: str, scale: str, seed: int, data: Path | None, out: Path) -> None:
+        self.name, self.scale, self.seed, self.root = setting, scale, seed, data
+        self.setting, self.effort = SETTINGS[setting], SCALES[scale][setting]
+        effort = {name: value for name, value in vars(self.effort).items() if name not in ("notes", "seeds")}
+        read, self.images, self.notes = open_images(self.effort.data or self.setting.data, data)
+        self.data = reduced(read, self.effort.images, self.effort.test, self._size, seed)
+        self.store = Store(out / scale / setting / f"seed{seed}", {"effort": repr(effort), "seed": seed}, self.data)
+        self.augment = self.setting.augment if self.effort.augment else None
+        self.run = self.effort.run.but(weight_decay=self.setting.weight_decay)
+
+    @property
+    def _size(self) -> tuple[int, int] | None:
+        return None if self.effort.side is None else (self.effort.side, self.effort.side)
+
+    # -- networks
+
+    def _fresh(self, norm: str, classes: int | None = None) -> nn.Module:
+        shape, width = self.data.shape, self.effort.width
+        build = partial(self.setting.build, shape, classes or self.data.classes, width, norm)
+        return built(build, rng(self.seed)).to(Settings().torch_device())
+
+    def network(self, one: Protection) -> nn.Module:
+        """The network, trained from scratch once: what is released of a protected one."""
+        return self.store.model(one.slug, lambda: self._fresh(one.norm), partial(self._trained, one))
+
+    def _trained(self, one: Protection, checkpoint: Path) -> nn.Module:
+        if one.scheme != "baseline":
+            embed = PassportLayers(
+                public=one.scheme != "V1",
+                triggers=self.triggers if one.scheme == "V3" else None,
+                settings=self.run,
+                augment=self.augment,
+                watch=0,
+                checkpoint=checkpoint,
+            )
+            return embed(self._fresh(one.norm), self.mark(one), self.data, rng(self.seed))
+        model = self._fresh(one.norm)
+        fit(
+            model,
+            self.data.train,
+            (CrossEntropy(),),
+            self.run.but(triggers_per_batch=0),
+            rng(self.seed),
+            augment=self.augment,
+            checkpoint=checkpoint,
+            title="baseline",
+        )
+        return model
+
+    def mark(self, one: Protection, other: int | None = None) -> Passports:
+        """The passports of the owner's key, or of a forger's; feature maps are the baseline's."""
+        mint = PassportMint(
+            layers=self.setting.layers,
+            passports=self.effort.passports,  # type: ignore[arg-type]
+            images=self.effort.candidates,
+            tolerance=self.setting.tolerance,
+        )
+        number = self.seed if other is None else OTHERS + other
+        return mint(MarkKey(number.to_bytes(32, "big")), self.network(one.baseline), self.data)
+
+    @property
+    def triggers(self) -> TriggerSet:
+        """The trigger set of V3."""
+        return Abstract(count=self.effort.triggers)(MarkKey(self.seed.to_bytes(32, "big")), None, self.data)
+
+    # -- measurements
+
+    def measured(self, one: Protection) -> Point:
+        """Accuracy, its distance to the baseline, and what verification finds (Table 7)."""
+
+        def measure() -> Point:
+            model = self.network(one)
+            found: Point = {"acc": 100 * accuracy(model, self.data.test)}
+            if one.scheme == "baseline":
+                return found
+            found["kappa"] = (found["acc"] or 0.0) - (self.measured(one.baseline)["acc"] or 0.0)
+            found["private_acc"] = self._accuracy_with(model, self.mark(one))
+            if one.scheme == "V3":
+                found["triggers"] = 100 * accuracy(model, self.triggers.as_images())
+            return {**found, **self._verified(model, one)}
+
+        return self.store.value(one.slug, measure)
+
+    def _verified(self, model: nn.Module, one: Protection) -> Point:
+        verdict = PassportTest()(model, self.mark(one))
+        layers = verdict.details["layers"]
+        return {"detected": 100 * sum(layers) / len(layers), "log10_p": verdict.log10_p}
+
+    def _accuracy_with(self, model: nn.Module, mark: Passports) -> float:
+        """The accuracy with these passports presented, with whichever batch norm statistics are better."""
+        some = self.data.train.sample(1_000)
+        return max(100 * accuracy(plain, self.data.test) for plain in presented(model, mark, some))
+
+    def target(self, name: str) -> tuple[Data, str, list[str]]:
+        """A task that the network is transferred to, in the size of the owner's images."""
+        read, held, notes = open_images(self.effort.data or name, self.root)
+        return reduced(read, self.effort.target_images, self.effort.test, self._size, self.seed), held, notes
+
+    def transferred(self, one: Protection, name: str) -> Point:
+        """After all layers have learnt another task with a new head (RTAL): accuracy there, and what is left."""
+
+        def measure() -> Point:
+            model, (target, _, _) = self.network(one), self.target(name)
+            tuned = self._transfer(target, f"{one.slug}.to-{name}")(model, self.data, rng(self.seed))
+            found: Point = {"acc": 100 * accuracy(tuned, target.test)}
+            if one.scheme == "baseline":
+                return found
+            found["kappa"] = (found["acc"] or 0.0) - (self.transferred(one.baseline, name)["acc"] or 0.0)
+            if one.scheme == "V3":
+                found["triggers"] = 100 * accuracy(self._with_old_head(tuned, model), self.triggers.as_images())
+            return {**found, **self._verified(tuned, one)}
+
+        return self.store.value(f"{one.slug}.to-{name}", measure)
+
+    def _transfer(self, target: Data, slug: str) -> Transfer:
+        run = self.effort.tune
+        return Transfer(
+            data=target,
+            fresh_head=True,
+            trials=1,
+            epochs=run.epochs,
+            lr=run.lr,
+            milestones=run.milestones,
+            batch_size=run.batch_size,
+            optimizer="sgd",
+            momentum=run.momentum,
+            weight_decay=run.weight_decay,
+            augment=self.setting.target_augment if self.effort.augment else None,
+            checkpoint=self.store.checkpoint(slug),
+        )
+
+    def _with_old_head(self, tuned: nn.Module, model: nn.Module) -> nn.Module:
+        """The tuned network under the head that it had before: the only one that answers with the triggers' labels."""
+        mixed, anatomy = copy.deepcopy(tuned), dissect(model, self.data.test.pixels[:1])
+        mixed.set_submodule(anatomy.head, copy.deepcopy(anatomy.linear(model)))
+        return mixed
+
+    def pruned(self, one: Protection) -> list[Point]:
+        """Global pruning of the smallest weights at rising shares, without repair (Figure 12)."""
+
+        def measure() -> list[Point]:
+            model, points = self.network(one), []
+            for share in self.effort.shares:
+                left = PruneGlobal(share)(model, self.data, rng(self.seed))
+                points.append(
+                    {"share": share, "val_acc": 100 * accuracy(left, self.data.test), **self._verified(left, one)}
+                )
+            return points
+
+        return self.store.value(f"{one.slug}.pruned", measure)
+
+    def flipped(self, one: Protection) -> list[Point]:
+        """Rising shares of the scales negated, without repair (Figures 14 and 15)."""
+
+        def measure() -> list[Point]:
+            model = self.network(one)
+            points: list[Point] = []
+            for share in self.effort.shares:
+                left = FlipScales(share, self.setting.layers)(model, self.data, rng(self.seed))
+                points.append({"share": share, "val_acc": 100 * accuracy(left, self.data.test)})
+            return points
+
+        return self.store.value(f"{one.slug}.flipped", measure)
+
+    def guessed(self, one: Protection) -> Point:
+        """Passports of other keys presented (fake1, Figure 13): how the network answers, and which bits they show."""
+
+        def measure() -> Point:
+            model, forged = self.network(one), [self.mark(one, other) for other in range(self.effort.draws)]
+            seen = torch.tensor([self._accuracy_with(model, mark) for mark in forged])
+            bits = torch.tensor([float((m.read(m.weights_in(model)) == m.bits).float().mean()) for m in forged])
+            own = self.measured(one)
+            return {
+                "private_acc": own["private_acc"],
+                "forged_acc": float(seen.mean()),
+                "best_forged_acc": float(seen.max()),
+                "forged_detected": 100 * float(bits.mean()),
+                "best_forged_detected": 100 * float(bits.max()),
+            }
+
+        return self.store.value(f"{one.slug}.guessed", measure)

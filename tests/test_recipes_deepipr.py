@@ -1,0 +1,85 @@
+"""The recipe of Fan et al. 2021 at its quick scale: every table runs, resumes, and says what is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from earmark.errors import BadInput
+from earmark.recipes import deepipr as recipe
+from earmark.recipes.recipe import printed_tables
+from earmark.reports import Reproduction
+from earmark.reports.figures import of_reproduction, to_png
+
+SETTING = "cifar10_alexnet"
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("deepipr")
+
+
+def run(table: str, out: Path) -> dict[str, Any]:
+    (found,) = recipe.reproduce(table, "quick", None, out, settings=[SETTING])
+    return found
+
+
+def rows(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["method"]: row["metrics"] for row in found["rows"]}
+
+
+def test_table_7_has_each_scheme_on_its_own_task_and_on_the_targets_and_is_measured_once(out: Path) -> None:
+    found = run("table7", out)
+    row = rows(found)["V2, group norm"]
+    assert (row["acc"]["paper"], row["kappa"]["paper"], row["detected"]["paper"]) == (89.44, -1.44, 100)
+    base = rows(found)["baseline, group norm"]["acc"]["ours"][0]
+    assert row["kappa"]["ours"][0] == pytest.approx(row["acc"]["ours"][0] - base)
+    assert row["detected"]["ours"][0] > 90
+    assert row["log10_p"]["ours"][0] < -6
+    assert len(found["rows"]) == 7 * 3
+    models = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    assert run("table7", out) == found
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == models
+    assert not list(out.rglob("*.checkpoint*"))
+
+
+@pytest.mark.parametrize("table", sorted(set(recipe.TABLES) - {"table7"}))
+def test_every_table_runs_and_can_be_read_and_drawn(table: str, out: Path) -> None:
+    found = run(table, out)
+    text = Reproduction.from_dict(found).to_markdown()
+    assert all(row["method"] in text for row in found["rows"])
+    figures = of_reproduction(found, out)
+    assert set(figures) == ({"curves"} if found["over"] else set())
+    assert all(to_png(figure).startswith(b"\x89PNG") for figure in figures.values())
+
+
+def test_flipping_no_scale_changes_nothing(out: Path) -> None:
+    bench = recipe.Bench(SETTING, "quick", 0, None, out)
+    one = recipe.Protection("V1", "bn")
+    points = bench.flipped(one)
+    assert points[0]["val_acc"] == bench.measured(one)["acc"]
+
+
+def test_both_eras_differ_in_what_the_paper_leaves_open(out: Path) -> None:
+    old, new = recipe.SETTINGS[SETTING], recipe.SETTINGS[f"{SETTING}-2020"]
+    assert (old.weight_decay, new.weight_decay) == (5e-4, 1e-4)
+    assert old.mean_std != new.mean_std
+    assert recipe.Bench(f"{SETTING}-2020", "quick", 0, None, out).run.weight_decay == 1e-4
+
+
+def test_the_printed_differences_are_those_of_the_printed_accuracies() -> None:
+    """The baseline of V1 has batch norm, that of V2 and V3 group norm; the paper rounds to a hundredth."""
+    norms = {"V1": "batch norm", "V2": "group norm", "V3": "group norm"}
+    for setting in printed_tables("deepipr")["table7"].values():
+        for label, row in setting.items():
+            if "kappa" in row:
+                base = setting[label.replace(label[:2], "baseline", 1)]
+                assert norms[label[:2]] in label
+                assert row["acc"] - base["acc"] == pytest.approx(row["kappa"], abs=0.02)
+
+
+def test_a_table_that_does_not_exist_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="did you mean 'table7'"):
+        recipe.reproduce("tabel7", "quick", None, tmp_path)
