@@ -102,7 +102,8 @@ def test_a_target_that_cannot_take_the_place_of_the_models_task_is_refused(model
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_with_a_fresh_head_the_target_keeps_all_of_its_classes(classes: int, model: nn.Module, data: Data) -> None:
-    attack = Transfer(data=Data(blobs(70, classes), blobs(35, classes)), trials=1, lr=1e-2, epochs=8, fresh_head=True)
+    elsewhere = Data(blobs(70, classes), blobs(35, classes))
+    attack = Transfer(data=elsewhere, trials=1, lr=1e-2, epochs=8, fresh_head=True, all_classes=True)
     before = model_digest(model)
     tuned, target = attack(model, data, rng(0)), attack.target(data, rng(0))
     assert target.classes == classes
@@ -110,3 +111,8 @@ def test_with_a_fresh_head_the_target_keeps_all_of_its_classes(classes: int, mod
     assert accuracy(tuned, target.test) > 1.5 / classes
     assert model_digest(model) == before
     assert model_digest(attack(model, data, rng(0))) == model_digest(tuned)
+
+
+def test_all_classes_under_the_old_head_are_refused(data: Data) -> None:
+    with pytest.raises(BadInput, match="give fresh_head as well"):
+        Transfer(data=data, all_classes=True)

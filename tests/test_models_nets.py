@@ -240,7 +240,7 @@ def test_the_last_layers_of_the_passport_networks_carry_the_published_number_of_
 def test_a_passport_network_with_a_norm_or_width_that_does_not_exist_is_refused(
     build: Callable[..., nn.Module],
 ) -> None:
-    with pytest.raises(BadInput, match="unknown norm 'gm': did you mean 'gn'"):
+    with pytest.raises(BadInput, match="unknown norm 'gm'; known: bn, gn"):
         build(norm="gm")
-    with pytest.raises(BadInput, match="divisible by 16, got 24"):
+    with pytest.raises(BadInput, match="multiple or divisor as width, got 24"):
         build(norm="gn", width=24)

@@ -21,20 +21,26 @@ __all__ = ["Transfer"]
 @dataclass(frozen=True)
 class Transfer(Tuning):
     """Fine-tune on a target task in the place of the stolen model's own: at 1e-4, in ten trials, with the old head, as
-    Wen et al. do, who leave the length of a trial open. The other settings are `Tuning`'s. With `fresh_head` it is the
-    transfer of Fan et al., to a task with any number of classes.
+    Wen et al. do, who leave the length of a trial open. The other settings are `Tuning`'s. With `all_classes`
+    and a fresh head it is the transfer of Fan et al., to a task with any number of classes.
 
     Attributes:
-        data: the target task. Where it has more classes than the model, and the head stays, as many as the model has
-            are drawn.
+        data: the target task. Where it has more classes than the model, as many as the model has are drawn.
+        all_classes: the target keeps all of its classes; the new head has a score for each.
 
     Raises:
-        BadInput: on the call, a target with a class without training images, or with fewer classes than a model that
-            keeps its head.
+        BadInput: all classes under the old head; on the call, a target with fewer classes than the model, unless it
+            keeps them all, or with a class without training images.
     """
 
     trials: int = 10
+    all_classes: bool = False
     data: Data = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.all_classes and not self.fresh_head:
+            raise BadInput("all classes of a target need a head with a score for each: give fresh_head as well")
 
     def target(self, data: Data, rng: torch.Generator) -> Data:
         """The task that a call with the same `data` and a generator in the same state trains on, to measure accuracy.
@@ -42,12 +48,12 @@ class Transfer(Tuning):
         The classes drawn, in rising order, are 0 to K - 1 now; so a target with K classes keeps its labels. Images are
         stretched to the size of `data`'s, with as many channels.
         """
-        if self.fresh_head:
+        if self.all_classes:
             return Data(*(_shaped(images, data.shape) for images in (self.data.train, self.data.test)))
         if self.data.classes < data.classes:
             raise BadInput(
                 f"the target has {self.data.classes} classes and the model's task {data.classes}; "
-                "give a target with at least as many, or a fresh head"
+                "give a target with at least as many, or keep all of its classes, under a fresh head"
             )
         chosen = sorted(torch.randperm(self.data.classes, generator=rng)[: data.classes].tolist())
         return Data(*(_shaped(only(images, chosen), data.shape) for images in (self.data.train, self.data.test)))

@@ -34,8 +34,7 @@ class Tuning(ABC):
 
     Attributes:
         layers: "all", or the "last" one alone, the linear layer that makes the logits.
-        fresh_head: the last layer starts from a new random draw ("re-train" instead of "fine-tune"), with a score for
-            each class of the images that it is trained on.
+        fresh_head: the last layer starts from a new random draw ("re-train" instead of "fine-tune").
         epochs: passes over the images in each trial; 0 is the attack of zero strength, an exact copy, head included.
         lr: learning rate; by default where the host's training ended.
         milestones: epochs of a trial after which the rate is divided by 10.

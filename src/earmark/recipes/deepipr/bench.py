@@ -175,6 +175,7 @@ class Bench:
         return Transfer(
             data=target,
             fresh_head=True,
+            all_classes=True,
             trials=1,
             epochs=run.epochs,
             lr=run.lr,
