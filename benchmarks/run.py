@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import cases
+import passports as passport_cases
 import torch
 from timing import Times, interleaved
 
@@ -164,6 +165,32 @@ def stamps(rounds: int) -> list[Line]:
     ]
 
 
+def passports(device: torch.device, rounds: int) -> list[Line]:
+    """(i) A step that trains passports over a plain one with the same norm; what they cost an answer; gamma itself."""
+    few, lines = max(3, rounds // 6), []
+    for net, targets in passport_cases.TARGETS.items():
+        made: dict[str, cases.Timed] = {}
+        for norm in ("bn", "gn"):
+            made[f"plain step, {net}, {norm}"] = passport_cases.plain_step(net, norm, device)
+        for scheme, norm in (("V1", "bn"), ("V2", "gn"), ("V3", "gn"), ("V2", "bn")):
+            name = f"step of {scheme}, {net}, {norm}"
+            made[name] = passport_cases.protected_step(net, norm, scheme, device)
+        times = interleaved(made, few, device, warmup=1)
+        for name in made:
+            if not name.startswith("plain"):
+                scheme, norm = name.split()[2].strip(","), name.split()[-1]
+                lines.append(over(name, times, name, f"plain step, {net}, {norm}", targets[scheme]))
+        asked: dict[str, cases.Timed] = {
+            f"one image through {net}{', released as V1' if own else ''}": passport_cases.answer(net, own, device)
+            for own in (True, False)
+        }
+        name, floor = asked
+        lines.append(over(name, interleaved(asked, rounds, device), name, floor, 1.05))
+    gammas = {"gamma of 20 passports": passport_cases.gamma(), "by convolution": passport_cases.gamma_by_convolution()}
+    times = interleaved(gammas, rounds, torch.device("cpu"))
+    return [*lines, over("gamma of 20 passports", times, "gamma of 20 passports", "by convolution", 1 / 50)]
+
+
 def memory(device: torch.device) -> list[Line]:
     """(e) Peak memory of an embedding run over a plain run, each in a process of its own."""
     peaks = {kind: _child(kind, device) for kind in ("plain", *cases.METHODS)}
@@ -212,7 +239,8 @@ def report(lines: Sequence[Line], device: torch.device, rounds: int) -> str:
 def run(device: torch.device, rounds: int, out: Path) -> bool:
     """Measure everything on one device, write and show it, and say whether every target is kept."""
     lines = [*steps(device, rounds), *layouts(device, rounds), *verifying(device, rounds)]
-    lines += [*minting(rounds), *masking(device, rounds), *drawing(rounds), *stamps(rounds), *memory(device)]
+    lines += [*minting(rounds), *masking(device, rounds), *drawing(rounds), *stamps(rounds), *passports(device, rounds)]
+    lines += memory(device)
     text, stem = report(lines, device, rounds), out / slug(device)
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(stem.with_name(f"{stem.name}.md"), text.encode())
