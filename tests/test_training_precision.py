@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tiny import TinyNet, seeded
 from torch import nn
 
@@ -35,7 +36,7 @@ from earmark.training import (
     train_host,
 )
 
-OWNER = OwnerKey.generate()
+OWNER = OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 TYPES = (torch.float64, torch.bfloat16, torch.float16)
 ATTACK_SETTINGS = {"fine": {"epochs": 1}, "extract": {"epochs": 1}, "prune": {"recalibrate": 20}}
 
@@ -45,7 +46,7 @@ def floating(model: nn.Module) -> set[torch.dtype]:
 
 
 def trained(dtype: torch.dtype, data: Data) -> nn.Module:
-    return train_host(seeded(TinyNet).to(dtype), data, rng(0), HOST.but(epochs=6, lr=5e-3))
+    return train_host(seeded(TinyNet, features=32).to(dtype), data, rng(0), HOST.but(epochs=6, lr=5e-3))
 
 
 @pytest.fixture(scope="module")
