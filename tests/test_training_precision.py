@@ -45,8 +45,8 @@ def floating(model: nn.Module) -> set[torch.dtype]:
     return {tensor.dtype for tensor in model.state_dict().values() if tensor.is_floating_point()}
 
 
-def trained(dtype: torch.dtype, data: Data) -> nn.Module:
-    return train_host(seeded(TinyNet, features=32).to(dtype), data, rng(0), HOST.but(epochs=6, lr=5e-3))
+def trained(dtype: torch.dtype, data: Data, features: int = 4) -> nn.Module:
+    return train_host(seeded(TinyNet, features=features).to(dtype), data, rng(0), HOST.but(epochs=6, lr=5e-3))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_a_float64_model_learns_what_a_float32_one_does(tiny_data: Data) -> None
 
 
 def test_the_path_from_host_to_verdict_in_float64(tiny_data: Data, tmp_path: Path) -> None:
-    host = trained(torch.float64, tiny_data)
+    host = trained(torch.float64, tiny_data, features=32)
     mark = Noise(120)(OWNER.mark_key("wide"), None, tiny_data)
     method = METHODS["ftal"]().but(epochs=150, lr=3e-3, triggers_per_batch=32, batchnorm="train", watch=0, enough=0.95)
     marked = method(host, mark, tiny_data, rng(0))
