@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from earmark import stats
-from earmark.core import Images, Query, Verdict
+from earmark.core import Images, Null, Query, Verdict
 from earmark.errors import CannotCarry, number
 from earmark.layers import expose, protect
 from earmark.marks import Passports
 from earmark.models.modes import is_batchnorm
 from earmark.training import accuracy
+from earmark.verify.alignment import ALIGNED, align
 from earmark.verify.answers import NoAnswer, foreign
 from earmark.verify.triggers import check_settings
 
@@ -39,16 +40,26 @@ class PassportTest:
     their images and has their classes. By default it is reported and does not decide: whoever changes the public path
     alone, without knowing any passport, breaks it, and the owner's bits are no weaker for that.
 
+    A thief can flip, move, rescale, fold and pad channels at no cost, and such a network shows half of the bits. With
+    the network that the owner `released`, its channels are matched first (`alignment.align`) where the plain reading
+    does not accept. As there are two readings, p is doubled for both. The aligned one has a calibrated null, and it is
+    evidence of a common origin only: whoever flips the channels of a network that he found so that they show his own
+    bits, and calls it his release, is "found" in the original by it. So a judge compares with a released network only
+    where the claim is known to be older than the suspect, and who is accused by it should show what the suspect was
+    made of.
+
     The verdict accepts where p <= alpha (and, with `strict`, where fidelity holds). `details` holds `matches`,
     `unanswered` (all bits where none can be read), `share` (the paper's detection rate, over all bits), `layers` (the
     share of each), `exact` (whether all bits are right), `hamming`, `critical_count`, `grinding_bits`,
-    `log10_p_before_grinding` and `fidelity` (None where it cannot be measured; else the percentages `public` and
-    `private`, `epsilon` and `holds`).
+    `log10_p_before_grinding`, `reading` ("plain" or "aligned", the one with the smaller p), `fidelity` (None where it
+    cannot be measured; else the percentages `public` and `private`, `epsilon` and `holds`) and, where alignment was
+    tried, `alignment` (`share`, `counted` channels and the median `cosine`, or why it failed).
 
     Attributes:
         alpha: the error probability to keep to.
         grinding_bits: g; 0 for an owner, `stats.GRINDING_BITS` for a judge.
         strict: whether fidelity must hold as well.
+        released: the network that the owner released; None to read weights as they stand.
 
     Raises:
         BadInput: alpha outside (0, 1) or negative bits.
@@ -57,6 +68,7 @@ class PassportTest:
     alpha: float = 1e-6
     grinding_bits: int = 0
     strict: bool = False
+    released: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_settings(self.alpha, self.grinding_bits, 1)
@@ -64,6 +76,21 @@ class PassportTest:
     def __call__(self, suspect: Query | nn.Module, mark: Passports) -> Verdict:
         if not isinstance(suspect, nn.Module):
             return self._unread(mark, "passports are read from weights, and this suspect only answers queries")
+        plain = self._plain(suspect, mark)
+        if self.released is None or plain.accepted:
+            return plain
+        try:
+            found = align(suspect, self.released, mark)
+        except torch.OutOfMemoryError:
+            raise
+        except (CannotCarry, RuntimeError, ValueError, TypeError) as error:
+            return replace(plain, details={**plain.details, "alignment": str(error)})
+        aligned = self.judged(found.shown, mark, plain.details.get("fidelity"), ALIGNED)
+        tried = {"share": aligned.details["share"], "counted": found.counted, "cosine": found.cosine}
+        better = min(plain, aligned, key=lambda verdict: verdict.log10_p or 0.0)
+        return replace(better, details={**better.details, "alignment": tried})
+
+    def _plain(self, suspect: nn.Module, mark: Passports) -> Verdict:
         try:
             with foreign(CannotCarry):
                 shown = mark.read(mark.weights_in(suspect))
@@ -71,13 +98,15 @@ class PassportTest:
             return self._unread(mark, str(error))
         return self.judged(shown, mark, _fidelity(suspect, mark))
 
-    def judged(self, shown: Tensor, mark: Passports, fidelity: Mapping[str, Any] | None) -> Verdict:
-        """The verdict on the bits (n,) that a suspect shows, 0 for none."""
+    def judged(
+        self, shown: Tensor, mark: Passports, fidelity: Mapping[str, Any] | None, null: Null | None = None
+    ) -> Verdict:
+        """The verdict on the bits (n,) that a suspect shows, 0 for none; of an aligned reading if a null is given."""
         right = shown == mark.bits
-        n, matches = len(mark), int(right.sum())
+        n, matches, bits = len(mark), int(right.sum()), self.grinding_bits + (self.released is not None)
         raw = stats.log_binomial_tail(matches, n, 0.5) / math.log(10)
-        log10_p = stats.grind_log10_p(raw, self.grinding_bits)
-        critical = stats.critical_count(n, 0.5, self.alpha, self.grinding_bits)
+        log10_p = stats.grind_log10_p(raw, bits)
+        critical = stats.critical_count(n, 0.5, self.alpha, bits)
         details = {
             "matches": matches,
             "unanswered": 0,
@@ -88,10 +117,13 @@ class PassportTest:
             "critical_count": critical,
             "grinding_bits": self.grinding_bits,
             "log10_p_before_grinding": raw,
+            "reading": "plain" if null is None else "aligned",
             "fidelity": fidelity,
         }
         accepted, reason = self._ruled(matches, n, critical, log10_p, fidelity)
-        return Verdict(accepted, matches, n, mark.null, log10_p, self.alpha, reason, details)
+        if null is not None:
+            reason = f"with its channels matched to the released network's, {reason}"
+        return Verdict(accepted, matches, n, null or mark.null, log10_p, self.alpha, reason, details)
 
     def _ruled(
         self, matches: int, n: int, critical: int, log10_p: float, fidelity: Mapping[str, Any] | None
