@@ -18,7 +18,7 @@ from earmark.errors import CannotCarry
 from earmark.layers import Site
 from earmark.marks import Passports
 from earmark.models import as_input, evaluating
-from earmark.verify.matching import Match, arranged, fingerprints, level, match, settled, unmoved
+from earmark.verify.matching import Match, arranged, column_lengths, fingerprints, known, level, match, merged, settled
 
 __all__ = ["ALIGNED", "Alignment", "align"]
 
@@ -162,7 +162,11 @@ def _closest(own: _Trace, theirs: _Trace, bases: Tensor, before: Sequence[Match]
 
     `before` are the outputs of the layers that were matched already: they may be this one's inputs.
     """
-    released, suspect = _without(_dense(own.conv), bases), _dense(theirs.conv)
+    whole, suspect = _dense(own.conv), _dense(theirs.conv)
+    released, lengths = _without(whole, bases), column_lengths(whole)
+    others, inputs = whole.shape[1], suspect.shape[1]
+    if inputs > others:
+        suspect = merged(suspect, theirs.read)
 
     def tried(out: Match, inn: Match) -> _Found:
         weight = arranged(suspect, out, inn)
@@ -170,16 +174,14 @@ def _closest(own: _Trace, theirs: _Trace, bases: Tensor, before: Sequence[Match]
 
     out, inn = (match(_centred(a), _centred(b)) for a, b in ((own.wrote, theirs.wrote), (own.read, theirs.read)))
     best = tried(out, inn)
-    others, inputs = released.shape[1], suspect.shape[1]
     starts: list[tuple[Match | None, Match | None]] = [(None, inn), (out, None)]
     starts += [(match(fingerprints(level(released)), fingerprints(level(suspect))), None)]
-    known = [one.channel for one in before if len(one.channel) == others and int(one.channel.max()) < inputs]
-    starts += [(None, unmoved(one)) for one in reversed(known)]
-    starts += [(None, unmoved(others))] if others == inputs else []
+    orders = [one.channel for one in reversed(before) if len(one.channel) == others and int(one.channel.max()) < inputs]
+    starts += [(None, known(order)) for order in (*orders, *([torch.arange(others)] if others == inputs else []))]
     for start in starts:
         if float(best.cosine.mean()) > CLEAR:
             break
-        best = max(best, tried(*settled(released, suspect, *start)), key=lambda one: float(one.cosine.sum()))
+        best = max(best, tried(*settled(released, suspect, lengths, *start)), key=lambda one: float(one.cosine.sum()))
     return best
 
 

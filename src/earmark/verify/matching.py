@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-__all__ = ["Match", "arranged", "fingerprints", "level", "match", "settled", "unmoved"]
+__all__ = ["Match", "arranged", "column_lengths", "fingerprints", "known", "level", "match", "merged", "settled"]
 
 ROUNDS = 10
 
@@ -40,39 +40,59 @@ def match(own: Tensor, theirs: Tensor) -> Match:
     return Match(channel, factor)
 
 
-def unmoved(channels: Tensor | int) -> Match:
-    """Every channel is itself, or one that is known already, and nothing is known of its scale."""
-    channel = torch.arange(channels) if isinstance(channels, int) else channels
+def known(channel: Tensor) -> Match:
+    """Channels (C,) that are known already (-1 for none), of whose scale nothing is."""
     return Match(channel, (channel >= 0).double())
 
 
 def arranged(weight: Tensor, out: Match, inn: Match) -> Tensor:
     """Their weight (O', I', k) in our order, (O, I, k): signs of outputs, factors of inputs."""
-    return _taken(_taken(weight, 0, Match(out.channel, out.factor.sign())), 1, inn)
+    return _taken(_taken(weight, 0, _signed(out)), 1, inn)
 
 
-def settled(own: Tensor, theirs: Tensor, out: Match | None, inn: Match | None) -> tuple[Match, Match]:
+def settled(own: Tensor, theirs: Tensor, lengths: Tensor, out: Match | None, inn: Match | None) -> tuple[Match, Match]:
     """Outputs and inputs of their weight (O', I', k) for ours (O, I, k), from a first guess at one of both.
 
-    Outputs are matched by their filters and inputs by their columns of all filters, in turn, until nothing moves; all
-    columns count alike, since their scale may be anything.
+    Outputs are matched by their filters and inputs by their columns of all filters, in turn, until nothing moves. All
+    columns count alike, since a network can have them at any scale; in the end they get ours, `lengths` (I,).
     """
-    ours, others = level(own), level(theirs)
+    ours, others = own / _across(lengths), level(theirs)
     if inn is None:
         assert out is not None, "a guess is at one of both"
         inn = _columns(ours, others, out)
     for _ in range(ROUNDS):
-        out = match(ours.flatten(1), _taken(others, 1, inn).flatten(1))
+        out = match(ours.flatten(1), _taken(others, 1, _signed(inn)).flatten(1))
         before, inn = inn, _columns(ours, others, out)
         if torch.equal(inn.channel, before.channel):
             break
     assert out is not None, "there is a round"
-    return out, _columns(own, theirs, out)
+    theirs_now = column_lengths(_taken(_taken(theirs, 0, _signed(out)), 1, _signed(inn)))
+    return out, Match(inn.channel, inn.factor.sign() * lengths / theirs_now.clamp(min=1e-12))
+
+
+def column_lengths(weight: Tensor) -> Tensor:
+    """The Euclidean length of each column (O, :, k) of a weight (O, I, k): (I,)."""
+    return weight.square().sum((0, 2)).sqrt()
 
 
 def level(weight: Tensor) -> Tensor:
-    """A weight (O, I, k) whose columns (O, :, k) have length 1, or 0 where they are 0."""
-    return weight / weight.square().sum((0, 2), keepdim=True).sqrt().clamp(min=1e-12)
+    """A weight (O, I, k) whose columns have length 1, or 0 where they are 0."""
+    return weight / _across(column_lengths(weight))
+
+
+def merged(weight: Tensor, read: Tensor) -> Tensor:
+    """A weight (O, I, k) in which inputs that are one another's multiples, by activations (I, places), are one.
+
+    The first of them has the sum of the columns, and the others have none: a channel that was split into several, or
+    padded with several that cancel, is then as it was.
+    """
+    lengths = read.norm(dim=1, keepdim=True)
+    unit = torch.where(lengths > 0, read / lengths.clamp(min=1e-12), 0)
+    same = (unit @ unit.t() > 1 - 1e-9).double().argmax(1)  # the first one that is parallel, 0 for a dead channel
+    same = torch.where(lengths.squeeze(1) > 0, same, torch.arange(len(read)))
+    ratio = lengths.squeeze(1) / lengths.squeeze(1)[same].clamp(min=1e-12)
+    ratio = torch.where(lengths.squeeze(1) > 0, ratio, 1.0)
+    return torch.zeros_like(weight).index_add_(1, same, weight * ratio.view(1, -1, 1))
 
 
 def fingerprints(weight: Tensor) -> Tensor:
@@ -90,8 +110,16 @@ def fingerprints(weight: Tensor) -> Tensor:
 
 
 def _columns(own: Tensor, theirs: Tensor, out: Match) -> Match:
-    ordered = _taken(theirs, 0, Match(out.channel, out.factor.sign()))
+    ordered = _taken(theirs, 0, _signed(out))
     return match(own.transpose(0, 1).flatten(1), ordered.transpose(0, 1).flatten(1))
+
+
+def _signed(found: Match) -> Match:
+    return Match(found.channel, found.factor.sign())
+
+
+def _across(lengths: Tensor) -> Tensor:
+    return lengths.clamp(min=1e-12).view(1, -1, 1)
 
 
 def _taken(weight: Tensor, dim: int, found: Match) -> Tensor:
