@@ -17,14 +17,17 @@ import torch
 from tiny import Chain, blobs
 from torch import Tensor, nn
 
+from earmark.attacks import SolvedPassports
 from earmark.core import Data, rng
 from earmark.embed import PassportLayers, passport_v1, passport_v2, passport_v3
 from earmark.errors import BadInput, CannotCarry
+from earmark.evidence.judge import minting_fault
 from earmark.files import load_tensors, model_digest
 from earmark.keys import MarkKey
 from earmark.layers import PassportNorm, on_path, passport_norms
 from earmark.marks import Noise, PassportMint, Passports, TriggerSet
 from earmark.models import PlainCNN, ResNet18, built, dissect
+from earmark.schemes import SCHEMES, deepipr, scheme_of
 from earmark.training import BothPaths, CrossEntropy, Settings, Step, accuracy, fit
 from earmark.training.run import Run
 
@@ -342,3 +345,25 @@ def test_a_protected_network_fine_tunes_along_its_public_path_alone() -> None:
         assert isinstance(layer, PassportNorm)
         assert layer.other is not None
         assert all(torch.equal(value, before[key]) for key, value in layer.other.state_dict().items())
+
+
+# ----------------------------------------------------------------------------------------------------------- the scheme
+
+
+def test_the_scheme_accepts_its_own_mark_and_its_forgery_but_no_innocent_network() -> None:
+    """V alone is not enough: the forgery of I passes it, and is refused where marks are minted again."""
+    scheme = deepipr(PassportMint(2, witnesses=30), passport_v1().but(settings=SHORT, sign=1.0, watch=0))
+    host = built(lambda: Chain(classes=3, width=16), rng(0))
+    mark = scheme.mint(KEY, host, DATA)
+    marked = scheme.embed(host, mark, DATA, rng(1))
+    assert scheme_of(mark) == scheme.name == "deepipr"
+    assert SCHEMES[scheme.name] is deepipr
+    assert scheme.verify(marked, mark).accepted is True
+    assert scheme.verify(host, mark).accepted is False
+    assert scheme.verify(marked, scheme.mint(MarkKey(bytes(32)), host, DATA)).accepted is False
+    assert 0 <= scheme.fidelity(marked, host, DATA).val_acc <= 1
+    assert isinstance(scheme.invert, SolvedPassports)
+    forged = scheme.invert.forge(marked, DATA, rng(2))
+    assert scheme.verify(forged.model, forged.mark).accepted is True
+    assert minting_fault(mark, KEY) is None
+    assert minting_fault(forged.mark, forged.owner.mark_key(forged.name)) is not None

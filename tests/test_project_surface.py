@@ -32,6 +32,7 @@ SURFACE = {
     "as_query",
     "commit",
     "deep_fidelity",
+    "deepipr",
     "function_coupled",
     "judge",
     "normalised",

@@ -25,7 +25,7 @@ from earmark.evidence import arbitrate, commit, judge
 from earmark.fidelity import DeepFidelity
 from earmark.keys import MarkKey, OwnerKey
 from earmark.models import normalised
-from earmark.schemes import Scheme, deep_fidelity, function_coupled, penetrative
+from earmark.schemes import Scheme, deep_fidelity, deepipr, function_coupled, penetrative
 from earmark.suspects import as_query
 from earmark.training import train_host
 
@@ -42,6 +42,7 @@ __all__ = [
     "as_query",
     "commit",
     "deep_fidelity",
+    "deepipr",
     "function_coupled",
     "judge",
     "normalised",

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from earmark.core import Mark
 from earmark.marks import TriggerSet
 from earmark.schemes.base import Scheme
 from earmark.schemes.deep_fidelity import deep_fidelity
+from earmark.schemes.deepipr import deepipr
 from earmark.schemes.function_coupled import function_coupled
 from earmark.schemes.penetrative import penetrative
 
-__all__ = ["SCHEMES", "Scheme", "deep_fidelity", "function_coupled", "penetrative", "scheme_of"]
+__all__ = ["SCHEMES", "Scheme", "deep_fidelity", "deepipr", "function_coupled", "penetrative", "scheme_of"]
 
-SCHEMES: Mapping[str, Callable[..., Scheme[TriggerSet]]] = {
+SCHEMES: Mapping[str, Callable[..., Scheme[Any]]] = {
     "deep-fidelity": deep_fidelity,
+    "deepipr": deepipr,
     "function-coupled": function_coupled,
     "penetrative": penetrative,
 }
 """By the name that a claim has."""
 
 
-def scheme_of(mark: TriggerSet) -> str:
-    """The name of the scheme whose own triggers these are; any other kind goes with deep fidelity, which takes all."""
+def scheme_of(mark: Mark) -> str:
+    """The name of the scheme whose own mark this is; any other triggers go with deep fidelity, which takes all."""
+    if not isinstance(mark, TriggerSet):
+        return "deepipr"
     return _OWN.get(str(mark.settings.get("mint")), "deep-fidelity")
 
 
