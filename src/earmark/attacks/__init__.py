@@ -62,7 +62,7 @@ from earmark.attacks.evasion.filters import BitDepth, Blur, Median
 from earmark.attacks.evasion.jpeg import Jpeg
 from earmark.attacks.evasion.noise import NoiseDenoise
 from earmark.attacks.evasion.washer import Washer
-from earmark.attacks.removal.channels import FlipSigns, FoldNorm, PermuteChannels, RescaleChannels
+from earmark.attacks.removal.channels import FlipSigns, FoldNorm, MarkByFlips, PermuteChannels, RescaleChannels
 from earmark.attacks.removal.dummies import DummyChannels
 from earmark.attacks.removal.extract import Extract
 from earmark.attacks.removal.fine_tune import FineTune, ftal, ftll, rtal, rtll
@@ -98,6 +98,7 @@ __all__ = [
     "Grind",
     "Half",
     "Jpeg",
+    "MarkByFlips",
     "Median",
     "NoiseDenoise",
     "Overwrite",

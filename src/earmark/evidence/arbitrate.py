@@ -13,10 +13,9 @@ from earmark.core import Null, Verdict
 from earmark.errors import BadInput, Tampered, probability
 from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim
-from earmark.evidence.judge import judge
-from earmark.evidence.kinds import Suspect, kind_of
+from earmark.evidence.judge import asked, judge
+from earmark.evidence.kinds import Suspect
 from earmark.files import model_digest
-from earmark.stats import GRINDING_BITS
 
 __all__ = ["Case", "Outcome", "arbitrate"]
 
@@ -126,6 +125,7 @@ def _heard(
         null = Null("none", None, "No mark could be read, so nothing was tested.")
         refused = Verdict(False, 0, 0, null, None, alpha, f"the files do not hold: {error}", {"step": "files"})
         return Outcome(case.claimant, refused, refused)
+    released = _committed(case, claim)
     alone = judge(
         claim,
         bundle,
@@ -135,8 +135,9 @@ def _heard(
         committed_before=case.committed_before,
         owner_public=case.owner_public,
         sequential=sequential,
+        released=released,
+        released_digest=case.released_digest,
     )
-    released = _committed(case, claim)
     return _Party(case.claimant, claim, bundle, case.committed_before, released, _told(alone, case, released))
 
 
@@ -195,10 +196,13 @@ def _earlier(a: _Party, b: _Party) -> tuple[bool | None, str]:
 def _carried(owner: _Party, other: _Party) -> bool | None:
     """Whether `owner`'s mark is in the model that `other` committed to; None where that model does not show it.
 
-    A model that leaves triggers unanswered is no proof that it does not carry the mark.
+    A model that leaves triggers unanswered is no proof that it does not carry the mark. The owner's own release is
+    compared with only where his commitment is known to be the earlier one, as in `judge`.
     """
     if other.released is None:
         return None
-    mark = owner.bundle.mark
-    verdict = kind_of(mark).test(other.released, mark, owner.alone.alpha, GRINDING_BITS)
+    mark, times = owner.bundle.mark, (owner.committed_before, other.committed_before)
+    earlier = times[0] is not None and times[1] is not None and times[0] < times[1]
+    beside = owner.released if earlier else None
+    verdict = asked(mark, other.released, owner.alone.alpha, beside)
     return None if verdict.details["unanswered"] and not verdict.accepted else verdict.accepted

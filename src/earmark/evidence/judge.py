@@ -7,18 +7,21 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from torch import nn
+
 from earmark.core import Mark, Verdict
 from earmark.errors import BadInput, probability
 from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim, Parameters, rfc3339
 from earmark.evidence.kinds import Suspect, kind_of, parameters_of
-from earmark.files import canonical_json, digest
+from earmark.files import canonical_json, digest, model_digest
 from earmark.keys import MarkKey
 from earmark.stats import GRINDING_BITS
 
-__all__ = ["judge", "minting_fault"]
+__all__ = ["asked", "judge", "minting_fault"]
 
 CLOCK_ALLOWANCE = timedelta(days=1)
+EARLIER = "no later than the suspect"
 
 
 def judge(
@@ -31,6 +34,8 @@ def judge(
     committed_before: datetime | None = None,
     owner_public: bytes | None = None,
     sequential: bool = False,
+    released: nn.Module | None = None,
+    released_digest: str | None = None,
 ) -> Verdict:
     """Rule on one claim against one suspect.
 
@@ -60,10 +65,17 @@ def judge(
         sequential: ask the suspect one trial at a time and stop as soon as it is decided. The error probability is held
             to wherever it stops; p is that of an e-process and larger than the exact one of the same answers, so it
             takes more triggers (`earmark.verify.SequentialTriggerTest`).
+        released: the marked model that the claim commits to. Passports are then also read from a suspect whose channels
+            were flipped, moved, scaled, folded or padded, by matching them to its own, but only where the commitment is
+            known to be no later than the suspect: whoever finds a model can flip a copy of it to show his bits, call
+            that his release, and be "found" in the original. `details["released"]` says whether it was compared with.
+        released_digest: `files.weights_digest` of the file that `released` was filled from, which may hold the weights
+            in another precision than the network runs in; `files.model_digest` of `released` unless given.
 
     Raises:
         Tampered: a file is not as it was written; the message names it.
-        BadInput: a file is not of the format, or an argument is out of range (a time without its time zone, say).
+        BadInput: a file is not of the format, an argument is out of range (a time without its time zone, say), or
+            `released` is not the model that the claim commits to.
         OSError, MemoryError, torch.OutOfMemoryError: as the suspect raised them; a lost connection is no verdict.
     """
     claim = claim if isinstance(claim, Claim) else Claim.read(claim)
@@ -80,9 +92,21 @@ def judge(
         if fault is not None:
             facts["step"] = step
             return Verdict(False, 0, claim.parameters.n, bundle.mark.null, None, alpha, fault, facts)
-    kind = kind_of(bundle.mark)
-    verdict = (kind.sequential if sequential else kind.test)(suspect, bundle.mark, alpha, GRINDING_BITS)
+    if released is not None and (released_digest or model_digest(released)) != claim.marked_digest:
+        raise BadInput("the model shown as released is not the one that the claim commits to; leave it out, or find it")
+    beside = released if facts["commitment"] == EARLIER else None
+    if released is not None:
+        facts["released"] = "compared with" if beside is not None else "not compared with, for want of an earlier date"
+    verdict = asked(bundle.mark, suspect, alpha, beside, sequential)
     return replace(verdict, details={**verdict.details, **facts})
+
+
+def asked(mark: Mark, suspect: Suspect, alpha: float, released: nn.Module | None, sequential: bool = False) -> Verdict:
+    """The verdict of the test that belongs to a mark, beside the claimant's release where one is given."""
+    kind = kind_of(mark)
+    if released is not None and kind.compared is not None:
+        return kind.compared(suspect, mark, alpha, GRINDING_BITS, released)
+    return (kind.sequential if sequential else kind.test)(suspect, mark, alpha, GRINDING_BITS)
 
 
 def minting_fault(mark: Mark, key: MarkKey) -> str | None:
@@ -156,6 +180,6 @@ def _facts(claim: Claim, committed_before: datetime | None, suspect_known_since:
         "scheme": claim.scheme,
         "mark": claim.mark,
         "claimed_time": claim.time,
-        "commitment": "no later than the suspect" if known else "later than the suspect, or not known to be earlier",
+        "commitment": EARLIER if known else "later than the suspect, or not known to be earlier",
         "grinding_bits": GRINDING_BITS,
     }

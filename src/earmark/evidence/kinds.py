@@ -34,12 +34,16 @@ class Kind:
         remint: (key, mark) -> the mark that the key mints from this mark's public settings; `BadInput` where it cannot.
         test: the test that belongs to this kind; it counts what got no answer as `details["unanswered"]`.
         sequential: the same question, asked one trial at a time until it is decided, for a suspect that is dear to ask.
+        compared: the same question, asked with the model that the claimant released beside the suspect; None where that
+            tells nothing more. It finds what the claimant's release and the suspect have in common, whoever made it, so
+            it may be asked only where the claim is known to be the older.
     """
 
     facts: Callable[[Any], Mapping[str, Any]]
     remint: Callable[[MarkKey, Any], Mark]
     test: Test
     sequential: Test
+    compared: Callable[[Suspect, Any, float, int, nn.Module], Verdict] | None = None
 
 
 def _trigger_facts(mark: TriggerSet) -> Mapping[str, Any]:
@@ -66,9 +70,15 @@ def _test_passports(suspect: Suspect, mark: Passports, alpha: float, grinding_bi
     return PassportTest(alpha=alpha, grinding_bits=grinding_bits)(suspect, mark)
 
 
+def _compare_passports(
+    suspect: Suspect, mark: Passports, alpha: float, grinding_bits: int, released: nn.Module
+) -> Verdict:
+    return PassportTest(alpha=alpha, grinding_bits=grinding_bits, released=released)(suspect, mark)
+
+
 KINDS: dict[str, Kind] = {
     "triggers": Kind(_trigger_facts, remint, _test_triggers, _test_triggers_in_turn),
-    "passports": Kind(_passport_facts, _remint_passports, _test_passports, _test_passports),
+    "passports": Kind(_passport_facts, _remint_passports, _test_passports, _test_passports, _compare_passports),
 }
 """Every kind of mark that can be committed and judged; `earmark.marks.MARKS` knows the same kinds, to read them."""
 

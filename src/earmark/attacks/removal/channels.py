@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from earmark.attacks.removal.rearrange import Consumer, Rearrange, per_channel, selected
+from earmark.core import Data
 from earmark.errors import number
+from earmark.marks import Passports
 
-__all__ = ["FlipSigns", "FoldNorm", "PermuteChannels", "RescaleChannels", "block_signs", "negated", "reordered"]
+__all__ = [
+    "FlipSigns",
+    "FoldNorm",
+    "MarkByFlips",
+    "PermuteChannels",
+    "RescaleChannels",
+    "block_signs",
+    "negated",
+    "reordered",
+]
 
 
 @final
@@ -62,6 +74,30 @@ def negated(conv: nn.Conv2d, norm: nn.Module, signs: Tensor) -> None:
     for tensor in (conv.bias, getattr(norm, "weight", None), getattr(norm, "running_mean", None)):
         if isinstance(tensor, Tensor):
             tensor.mul_(signs)
+
+
+@final
+@dataclass(frozen=True)
+class MarkByFlips:
+    """Embed passports in a network that somebody else has trained, without training: flip channels to show the bits.
+
+    The verb E as a thief plays it (`Overwrite`): no answer changes, and behind batch norm every bit is right at once.
+    Nothing but the date tells such a copy from the network that it was made of.
+    """
+
+    def __call__(self, host: nn.Module, mark: Passports, data: Data, rng: torch.Generator) -> nn.Module:
+        """A copy of `host` that shows the mark's bits, as many as its norms allow.
+
+        Raises:
+            CannotCarry: a host without the mark's layers.
+        """
+        shown = mark.split(mark.read(mark.weights_in(host)))
+        marked = copy.deepcopy(host)
+        for site, have, wanted in zip(mark.sites, shown, mark.split(mark.bits), strict=True):
+            conv, norm = marked.get_submodule(site.conv), marked.get_submodule(site.norm)
+            assert isinstance(conv, nn.Conv2d), "marks are for convolutions"
+            negated(conv, norm, block_signs(norm, (have * wanted).float()))
+        return marked
 
 
 @final
