@@ -45,7 +45,7 @@ def test_a_flipped_network_is_rejected_as_it_stands_and_accepted_beside_the_rele
     found = judge(CLAIM, BUNDLE, FLIPPED, released=OWNED, **DATED)  # type: ignore[arg-type]
     assert found.accepted
     assert found.null.basis == "calibrated"
-    assert (found.details["reading"], found.details["released"]) == ("aligned", "compared with")
+    assert (found.details["reading"], found.details["comparison"]) == ("aligned", "with the released model")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_flipped_network_is_rejected_as_it_stands_and_accepted_beside_the_rele
 def test_without_an_earlier_date_the_release_is_not_compared_with(dates: dict[str, datetime]) -> None:
     found = judge(CLAIM, BUNDLE, FLIPPED, released=OWNED, **dates)  # type: ignore[arg-type]
     assert found.accepted is False
-    assert "not compared with" in found.details["released"]
+    assert found.details["comparison"] == "none, for want of an earlier date"
 
 
 def test_another_model_than_the_committed_one_is_refused() -> None:

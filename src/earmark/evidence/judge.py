@@ -68,7 +68,7 @@ def judge(
         released: the marked model that the claim commits to. Passports are then also read from a suspect whose channels
             were flipped, moved, scaled, folded or padded, by matching them to its own, but only where the commitment is
             known to be no later than the suspect: whoever finds a model can flip a copy of it to show his bits, call
-            that his release, and be "found" in the original. `details["released"]` says whether it was compared with.
+            that his release, and be "found" in the original. `details["comparison"]` says whether that was done.
         released_digest: `files.weights_digest` of the file that `released` was filled from, which may hold the weights
             in another precision than the network runs in; `files.model_digest` of `released` unless given.
 
@@ -95,8 +95,8 @@ def judge(
     if released is not None and (released_digest or model_digest(released)) != claim.marked_digest:
         raise BadInput("the model shown as released is not the one that the claim commits to; leave it out, or find it")
     beside = released if facts["commitment"] == EARLIER else None
-    if released is not None:
-        facts["released"] = "compared with" if beside is not None else "not compared with, for want of an earlier date"
+    if released is not None and kind_of(bundle.mark).compared is not None:
+        facts["comparison"] = "none, for want of an earlier date" if beside is None else "with the released model"
     verdict = asked(bundle.mark, suspect, alpha, beside, sequential)
     return replace(verdict, details={**verdict.details, **facts})
 
