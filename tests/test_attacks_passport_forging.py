@@ -12,21 +12,28 @@ from passported import DATA, innocent, mark_for, marked
 from torch import nn
 
 from earmark.attacks import (
+    CERB,
     PASSPORT_FORGERIES,
     FlipSigns,
+    PassportForger,
     PassportForgery,
     RandomPassports,
+    RetrainedPassports,
+    ReverseScales,
     SolvedPassports,
 )
+from earmark.attacks.ambiguity.passports.learnt import FORGING
 from earmark.attacks.ambiguity.passports.linear import solved, spread
 from earmark.core import Verdict, rng
-from earmark.errors import BadInput
+from earmark.errors import BadInput, CannotCarry
 from earmark.evidence import commit, judge
 from earmark.files import model_digest
 from earmark.layers import affine, find_sites, windows
 from earmark.marks import Passports
 from earmark.training import predict
 from earmark.verify import PassportTest, PublishedPassportTest
+
+QUICK = FORGING.but(epochs=8, batch_size=24, lr=0.02)
 
 
 def judged(forgery: PassportForgery, out: Path) -> Verdict:
@@ -101,6 +108,36 @@ def test_behind_batch_norm_the_forger_chooses_every_bit_and_the_owners_are_gone(
     assert 0.35 < float((marks[0].mark.bits == marks[1].mark.bits).double().mean()) < 0.65
 
 
+@pytest.mark.parametrize("norm", ["bn", "gn"])
+@pytest.mark.parametrize("forger", [ReverseScales(settings=QUICK), CERB(settings=QUICK.but(epochs=60))])
+def test_scales_that_were_learnt_give_passports_that_pass_the_published_test(forger: PassportForger, norm: str) -> None:
+    forgery = forger.forge(marked(norm), DATA, rng(2))
+    assert PublishedPassportTest()(forgery.model, forgery.mark).accepted
+    assert 0.35 < float((forgery.mark.bits == mark_for(norm).bits).double().mean()) < 0.65
+    assert model_digest(forgery.model) == model_digest(marked(norm))
+
+
+@pytest.mark.parametrize("norm", ["bn", "gn"])
+def test_an_insider_trains_the_owners_passports_to_other_bits(norm: str) -> None:
+    mark = mark_for(norm)
+    forger = RetrainedPassports(mark=mark, share=0.5, settings=QUICK.but(clip=2.0, epochs=40, lr=0.1))
+    forgery = forger.forge(marked(norm), DATA, rng(2))
+    assert PublishedPassportTest()(forgery.model, forgery.mark).accepted
+    assert 0.25 < float((forgery.mark.bits != mark.bits).double().mean()) <= 0.55
+    assert forgery.mark.sites == mark.sites
+    still = RetrainedPassports(mark=mark, share=0.0, settings=QUICK.but(clip=2.0, epochs=1)).forge(
+        marked(norm), DATA, rng(2)
+    )
+    assert float((still.mark.bits == mark.bits).double().mean()) > 0.95
+
+
+def test_too_few_images_and_passports_of_another_network_are_refused() -> None:
+    with pytest.raises(BadInput, match="training images are none"):
+        CERB(images=0.001)(marked("bn"), DATA, rng(1))
+    with pytest.raises(CannotCarry):
+        RetrainedPassports(mark=mark_for("resnet"), settings=QUICK)(marked("bn"), DATA, rng(1))
+
+
 @pytest.mark.parametrize("passports", ["random", "mix"])
 def test_random_passports_show_their_bits_and_answer_by_chance(passports: str) -> None:
     forgery = RandomPassports(passports=passports).forge(marked("bn"), DATA, rng(2))  # type: ignore[arg-type]
@@ -110,11 +147,14 @@ def test_random_passports_show_their_bits_and_answer_by_chance(passports: str) -
     assert verdict.accepted is False
 
 
-FORGERS = {
+FORGERS: dict[str, PassportForger] = {
     "random": RandomPassports(),
     "random as feature maps": RandomPassports(passports="shuffle"),
     "solved": SolvedPassports(),
     "solved without flips": SolvedPassports(flips=False),
+    "reverse-scales": ReverseScales(settings=QUICK),
+    "cerb": CERB(settings=QUICK.but(epochs=60)),
+    "retrained": RetrainedPassports(mark=mark_for("bn"), settings=QUICK.but(clip=2.0)),
 }
 
 

@@ -39,6 +39,9 @@
 |---|---|
 | random | `RandomPassports`: drawn, or feature maps, with the bits that they show |
 | solved | `SolvedPassports`: the solution of linear equations, with bits of choice and exact fidelity |
+| reverse-scales | `ReverseScales`: scales learnt from reversed signs, then solved for |
+| cerb | `CERB`: scales learnt through a block behind random passports, then solved for |
+| retrained | `RetrainedPassports`: the owner's passports, trained to other bits |
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ from earmark.attacks.ambiguity.forgery import Forger, Forgery
 from earmark.attacks.ambiguity.grind import Grind
 from earmark.attacks.ambiguity.passports.drawn import RandomPassports
 from earmark.attacks.ambiguity.passports.forgery import PassportForger, PassportForgery
+from earmark.attacks.ambiguity.passports.learnt import CERB, ReverseScales
+from earmark.attacks.ambiguity.passports.retrained import RetrainedPassports
 from earmark.attacks.ambiguity.passports.solved import SolvedPassports
 from earmark.attacks.ambiguity.read_off import ReadOff
 from earmark.attacks.evasion.autoencoder import Autoencode
@@ -77,6 +82,7 @@ from earmark.errors import BadInput, unknown_name
 
 __all__ = [
     "ATTACKS",
+    "CERB",
     "EVASIONS",
     "FORGERIES",
     "PASSPORT_FORGERIES",
@@ -113,6 +119,8 @@ __all__ = [
     "RandomPassports",
     "ReadOff",
     "RescaleChannels",
+    "RetrainedPassports",
+    "ReverseScales",
     "SolvedPassports",
     "Transfer",
     "Washer",
@@ -173,6 +181,9 @@ FORGERIES: Mapping[str, Callable[..., Forger]] = {
 PASSPORT_FORGERIES: Mapping[str, Callable[..., PassportForger]] = {
     "random": RandomPassports,
     "solved": SolvedPassports,
+    "reverse-scales": ReverseScales,
+    "cerb": CERB,
+    "retrained": RetrainedPassports,
 }
 
 T = TypeVar("T")
