@@ -50,6 +50,8 @@ _add(
     "mint",
     owner.mint,
     "earmark mint --key owner.pem --name spring --data digits --out mark.safetensors",
+    "earmark mint --key owner.pem --name layers --data digits --kind passports --model resnet9-p \\",
+    "    --model-set norm=gn --set layers=4 --set signature=mine --out passports.safetensors",
 )
 _add(
     app,
@@ -57,6 +59,8 @@ _add(
     owner.embed,
     "earmark embed --host host.safetensors --mark mark.safetensors --data digits \\",
     "    --set lr=0.001 --set triggers_per_batch=16 --out marked.safetensors",
+    "earmark embed --host host.safetensors --mark passports.safetensors --data digits --method passports-v2 \\",
+    "    --model resnet9-p --model-set norm=gn --set epochs=30 --out marked.safetensors",
 )
 _add(
     app,

@@ -11,11 +11,11 @@ from typing import final
 from torch import nn
 
 from earmark.cli.networks import check_name, network
-from earmark.cli.secrets import triggers
+from earmark.cli.secrets import task_of
 from earmark.errors import BadInput, Tampered
 from earmark.evidence import Bundle, Case, Claim
 from earmark.files import weights_digest
-from earmark.marks import TriggerSet
+from earmark.models import Task
 
 __all__ = ["Brought", "Builder", "Exhibit", "brought", "check_there", "names_of"]
 
@@ -39,7 +39,7 @@ class Brought:
     evidence_folder: Path
     claim: Claim | None = None
     evidence: Bundle | None = None
-    task: TriggerSet | None = None
+    task: Task | None = None
 
     def case(self, name: str, committed_before: datetime | None, owner: bytes | None, shown: Exhibit) -> Case:
         """The claimant's case; files that could not be read go in as they are, for the judge to reject."""
@@ -106,7 +106,7 @@ def _read(claim_file: Path, folder: Path, faults: list[BadInput | Tampered]) -> 
     try:
         claim = Claim.read(claim_file)
         bundle = Bundle.read(folder)
-        return Brought(claim_file, folder, claim, bundle, triggers(bundle.mark, folder))
+        return Brought(claim_file, folder, claim, bundle, task_of(bundle.mark, folder))
     except (BadInput, Tampered) as error:
         faults.append(error)
         return Brought(claim_file, folder, claim)

@@ -18,8 +18,8 @@ from earmark.cli.timestamps import moment, times_of
 from earmark.core import Verdict
 from earmark.errors import BadInput
 from earmark.evidence import arbitrate
-from earmark.suspects import as_query
-from earmark.verify import SequentialTriggerTest, TriggerTest
+from earmark.evidence.kinds import kind_of
+from earmark.marks import TriggerSet
 
 __all__ = ["STATUS", "judge", "verify"]
 
@@ -51,13 +51,16 @@ def verify(
 ) -> None:
     """Test a suspect for a mark, as its owner does.
 
-    Nothing has to be opened to a judge for it. Ends with status 0 if the mark is found, 1 if it is not, 3 if the mark's
-    null allows no answer. It does not ask whether the mark was minted or committed to; `earmark judge` does.
+    Triggers are asked; passports are read from the suspect's weights. Nothing has to be opened to a judge for it. Ends
+    with status 0 if the mark is found, 1 if it is not, 3 if the mark's null allows no answer. It does not ask whether
+    the mark was minted or committed to; `earmark judge` does.
     """
     minted = Minted.open(mark)
-    accused = as_query(network(model, suspect, model_set, minted.mark))
-    test = SequentialTriggerTest(alpha=alpha) if sequential else TriggerTest(alpha=alpha)
-    verdict = test(accused, minted.mark)
+    if sequential and not isinstance(minted.mark, TriggerSet):
+        raise BadInput("--sequential asks triggers one by one, and passports are read at once; leave it out")
+    kind = kind_of(minted.mark)
+    test = kind.sequential if sequential else kind.test
+    verdict = test(network(model, suspect, model_set, minted.task(mark)), minted.mark, alpha, 0)
     show(as_json, {"suspect": suspect.name, "claimant": minted.name, **verdict.to_dict()}, str(verdict))
     raise typer.Exit(STATUS[verdict.accepted])
 

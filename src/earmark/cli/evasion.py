@@ -53,11 +53,11 @@ def evade(
     evasion's settings. Ends as verify does: status 0 if the mark is found, 1 if it is not, 3 without an answer.
     """
     images, minted = open_data(data), Minted.open(mark)
-    of_task(minted.mark, mark, images)
-    accused = as_query(fitting(network(model, stolen, model_set, minted.mark), images, str(stolen)))
+    triggers = of_task(minted.triggers(mark), mark, images)
+    accused = as_query(fitting(network(model, stolen, model_set, triggers), images, str(stolen)))
     before = query_accuracy(accused, images.test)
     washed = _washer(name, sets, checkpoint)(accused, images, rng(seed))
-    after, verdict = query_accuracy(washed, images.test), TriggerTest(alpha=alpha)(washed, minted.mark)
+    after, verdict = query_accuracy(washed, images.test), TriggerTest(alpha=alpha)(washed, triggers)
     asked = {"suspect": f"{stolen.name} behind {name}", "claimant": minted.name, "evasion": name}
     value = {**asked, "val_acc_before": before, "val_acc": after, **verdict.to_dict()}
     kept = f"{100 * after:.2f} % of the test images right, {100 * before:.2f} % without {name}"

@@ -41,7 +41,7 @@ def fidelity(
     the distribution (shuffled patches).
     """
     images = open_data(data)
-    triggers = None if mark is None else of_task(Minted.open(mark).mark, mark, images)
+    triggers = None if mark is None else of_task(Minted.open(mark).triggers(mark), mark, images)
     ours, theirs = (fitting(network(model, path, model_set, images), images, str(path)) for path in (marked, host))
     others = {"corrupted": corrupted(images.test, "gaussian-noise", 3, rng(seed)), "ood": ood(images.test, rng(seed))}
     found = DeepFidelity(triggers, others)(ours, theirs, images)

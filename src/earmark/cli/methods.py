@@ -1,25 +1,30 @@
-"""Embedding methods as the command line takes them: a name, settings, and a checkpoint beside the output."""
+"""Mints and embedding methods as the command line takes them: a name, settings, and a checkpoint beside the output."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from earmark.cli import passports
+from earmark.cli.secrets import Minted
 from earmark.cli.settings import Form
-from earmark.embed import METHODS, Backdoor, method
-from earmark.errors import unknown_name
+from earmark.core import Mint
+from earmark.data import open_data
+from earmark.embed import METHODS, Backdoor, PassportLayers, method
+from earmark.errors import BadInput, unknown_name
+from earmark.marks import MINTS, Passports, TriggerMint, TriggerSet
 from earmark.training import Settings
 
-__all__ = ["beside", "embedding"]
+__all__ = ["beside", "embedder_of", "embedding", "minting"]
 
 OWN = ("enough", "head", "patience", "replace", "select", "watch")
 """What a method takes beside its weights and the settings of its training run."""
 
 
 def embedding(name: str, **given: Any) -> tuple[Form, Callable[..., Backdoor]]:
-    """The form of an embedding method's settings, and the function that they go to."""
+    """The form of a backdoor's settings, and the function that they go to."""
     if name not in METHODS:
         raise unknown_name("embedding method", name, METHODS)
     own = inspect.signature(METHODS[name]).parameters
@@ -35,3 +40,41 @@ def embedding(name: str, **given: Any) -> tuple[Form, Callable[..., Backdoor]]:
 def beside(out: Path) -> Path:
     """The checkpoint of the run that is going to write `out`."""
     return out.with_name(f"{out.name}.checkpoint")
+
+
+def minting(
+    kind: str, count: int | None, source: str | None, sets: list[str] | None
+) -> Mint[TriggerSet] | Mint[Passports]:
+    """The mint that the options ask for."""
+    if kind not in (*MINTS, "passports"):
+        raise unknown_name("kind of mark", kind, (*MINTS, "passports"))
+    if kind == "penetrative":
+        raise BadInput("penetrative stamps need trained autoencoders; mint them in Python: earmark.penetrative")
+    if source is not None and kind != "unrelated":
+        raise BadInput(f"--source is for unrelated triggers alone, got --kind {kind}; leave one of the two out")
+    if kind == "passports":
+        if count is not None:
+            raise BadInput(
+                "--count is for triggers; passports carry a bit for each channel of the layers, --set layers=N"
+            )
+        return passports.minting(sets)
+    given: dict[str, Any] = {} if count is None else {"count": count}
+    if source is not None:
+        given["source"] = open_data(source).train
+    form = Form.of(f"settings of {kind} triggers", MINTS[kind], without=("count", "source"))
+    made: TriggerMint = form.fill(sets, lambda **values: MINTS[kind](**given, **values))
+    return made
+
+
+def embedder_of(
+    method: str, triggers: Path | None, sets: list[str] | None, given: Mapping[str, Any]
+) -> Backdoor | PassportLayers:
+    """The embedding that the options ask for."""
+    if method not in (*METHODS, *passports.METHODS):
+        raise unknown_name("embedding method", method, (*METHODS, *passports.METHODS))
+    if method in METHODS and triggers is None:
+        form, build = embedding(method, **given)
+        return form.fill(sets, build)
+    taught = None if triggers is None else Minted.open(triggers).triggers(triggers)
+    form, layers = passports.embedding(method, taught, triggers, **given)
+    return form.fill(sets, layers)

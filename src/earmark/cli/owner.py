@@ -10,24 +10,24 @@ import torch
 import typer
 from torch import nn
 
-from earmark.cli import options
-from earmark.cli.methods import beside, embedding
+from earmark.cli import options, passports
+from earmark.cli.methods import beside, embedder_of, minting
 from earmark.cli.networks import fitting, network, save_network
 from earmark.cli.output import new_file, new_folder, note, show
 from earmark.cli.secrets import Minted, open_key
 from earmark.cli.settings import Form
 from earmark.cli.timestamps import token_from
-from earmark.core import Data, rng
+from earmark.core import Data, Embed, rng
 from earmark.data import CropFlip, open_data
-from earmark.embed import METHODS
-from earmark.errors import BadInput, unknown_name
+from earmark.embed import METHODS, Backdoor, PassportLayers
+from earmark.errors import BadInput
 from earmark.evidence import check_text, commit
+from earmark.evidence.kinds import kind_of
 from earmark.files import model_digest, weights_digest
-from earmark.marks import MINTS, TriggerMint, TriggerSet
+from earmark.marks import Passports, TriggerSet
 from earmark.schemes import scheme_of
 from earmark.stats import GRINDING_BITS, critical_count
 from earmark.training import HOST, Settings, accuracy, train_host
-from earmark.verify import TriggerTest
 
 __all__ = ["commit_to", "embed", "mint", "train"]
 
@@ -79,7 +79,7 @@ def mint(
         typer.Option(
             "--kind",
             metavar="KIND",
-            help="noise, noise-chain, abstract, stamped, unrelated or fused; penetrative in Python alone.",
+            help="noise, noise-chain, abstract, stamped, unrelated, fused or passports; penetrative in Python alone.",
         ),
     ] = "noise",
     count: Annotated[
@@ -88,6 +88,11 @@ def mint(
     source: Annotated[
         str | None, typer.Option("--source", metavar="SOURCE", help="Other data, for unrelated triggers.")
     ] = None,
+    host: Annotated[
+        Path | None, typer.Option("--host", metavar="FILE", help="The weights of the model, for passports.")
+    ] = None,
+    model: options.ModelName = "plain",
+    model_set: options.ModelArguments = None,
     sets: options.Settings = None,
     password_file: options.PasswordFile = None,
     force: options.Force = False,
@@ -95,30 +100,29 @@ def mint(
 ) -> None:
     """Derive a mark from the owner's key.
 
-    A mark is secret triggers with the labels that a marked model will give them. Everything in it follows from the key,
-    the name and the settings, so there is nothing to seed. The file is secret (mode 0600) and does not hold the key.
-    --set takes the settings of the kind, such as std=0.3 or labels=not-true.
+    A mark is secret triggers with the labels that a marked model will give them, or passports with the bits that its
+    weights will show. Everything in it follows from the key, the name and the settings, so there is nothing to seed.
+    The file is secret (mode 0600) and does not hold the key. --set takes the settings of the kind, such as std=0.3 or
+    labels=not-true; of passports, layers (how many, or a pattern of names), signature, passports, images, witnesses and
+    tolerance. Passports are minted for the layers of --model; only feature maps (passports=shuffle) need --host too.
     """
-    if kind not in MINTS:
-        raise unknown_name("kind of triggers", kind, MINTS)
-    if kind == "penetrative":
-        raise BadInput("penetrative stamps need trained autoencoders; mint them in Python: earmark.penetrative")
-    if source is not None and kind != "unrelated":
-        raise BadInput(f"--source is for unrelated triggers alone, got --kind {kind}; leave one of the two out")
+    if (host is not None or model_set) and kind != "passports":
+        raise BadInput(f"--host and --model-set are for passports alone, got --kind {kind}; leave them out")
     check_text("--name", name)
-    given: dict[str, Any] = {} if count is None else {"count": count}
+    make = minting(kind, count, source, sets)
     images = open_data(data)
-    if source is not None:
-        given["source"] = open_data(source).train
-    form = Form.of(f"settings of {kind} triggers", MINTS[kind], without=("count", "source"))
-    make: TriggerMint = form.fill(sets, lambda **values: MINTS[kind](**given, **values))
+    subject = None
+    if kind == "passports":
+        with torch.random.fork_rng():
+            subject = fitting(network(model, host, model_set, images), images, str(host or f"the network {model}"))
     out = new_file(out, force, ".safetensors", again=True)
-    mark = make(open_key(key, password_file).mark_key(name), None, images)
+    mark = make(open_key(key, password_file).mark_key(name), subject, images)
     Minted(name, mark).save(out, force)
     facts = about(name, mark)
-    if facts["matches_needed"] is None or facts["matches_needed"] > mark.trials:
-        note("no judge can accept this mark: " + ("it has too few triggers" if mark.null.rate else mark.null.words))
-    show(as_json, {"out": str(out), **facts}, f"{out}: {len(mark)} triggers. {mark.null.words}")
+    if facts["matches_needed"] is None or facts["matches_needed"] > kind_of(mark).facts(mark)["n"]:
+        note("no judge can accept this mark: " + ("it is too small" if mark.null.rate else mark.null.words))
+    counted = f"{len(mark)} {'triggers' if isinstance(mark, TriggerSet) else 'bits'}"
+    show(as_json, {"out": str(out), **facts}, f"{out}: {counted}. {mark.null.words}")
 
 
 def embed(
@@ -127,8 +131,11 @@ def embed(
     data: options.DataSource,
     out: options.Out,
     method: Annotated[
-        str, typer.Option("--method", metavar="NAME", help=f"One of {', '.join(METHODS)}.")
+        str, typer.Option("--method", metavar="NAME", help=f"One of {', '.join([*METHODS, *passports.METHODS])}.")
     ] = "fixll+pfl",
+    triggers: Annotated[
+        Path | None, typer.Option("--triggers", metavar="FILE", help="The mark of triggers of passports-v3.")
+    ] = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     sets: options.Settings = None,
@@ -141,26 +148,40 @@ def embed(
 
     A run that was killed goes on from OUT.checkpoint when the same command is given again. --set takes the method's
     own settings (alpha, beta, gamma; drop, every, refine_images, refine_lr, refine_every, fresh of function-coupled;
-    share, spread of its -plus), those of training, and enough, patience, select, watch, head, replace.
+    share, spread of its -plus), those of training, and enough, patience, select, watch, head, replace. Passports take
+    those of training, sign, margin and ridge of the sign loss, watch, head, and fresh=false to start from --host and
+    not from fresh parameters.
     """
     checkpoint = beside(out)
     out = new_file(out, force, ".safetensors", again=checkpoint.exists())
-    form, build = embedding(method, checkpoint=checkpoint, augment=CropFlip() if augment else None)
-    backdoor = form.fill(sets, build)
+    given = {"checkpoint": checkpoint, "augment": CropFlip() if augment else None}
+    embedder = embedder_of(method, triggers, sets, given)
+    hide: Embed[Any] = embedder
     minted, images = Minted.open(mark), open_data(data)
+    hidden = minted.mark
+    if isinstance(hidden, TriggerSet) != isinstance(embedder, Backdoor):
+        raise BadInput(f"{method} does not embed {hidden.kind}, which {mark} holds; take another method or mark")
     unmarked = fitting(network(model, host, model_set, images), images, str(host))
-    marked = backdoor(unmarked, minted.mark, images, rng(seed))
-    verdict = TriggerTest(ALPHA, GRINDING_BITS)(marked, minted.mark)
-    value = {**_written(out, marked, images, force), "method": method, "settings": backdoor.settings.to_dict()}
-    value["trig_acc"] = accuracy(marked, minted.mark.as_images())
+    marked = hide(unmarked, hidden, images, rng(seed))
+    verdict = kind_of(hidden).test(marked, hidden, ALPHA, GRINDING_BITS)
+    value = {**_written(out, marked, images, force), "method": method, "settings": embedder.settings.to_dict()}
+    shown = embedder.triggers if isinstance(embedder, PassportLayers) else hidden
+    if isinstance(shown, TriggerSet):
+        value["trig_acc"] = accuracy(marked, shown.as_images())
+    if isinstance(hidden, Passports):
+        value["bits"] = verdict.details["share"]
     if not verdict.accepted:
-        needed = about(minted.name, minted.mark)["matches_needed"]
-        enough = needed is not None and needed <= minted.mark.trials
-        note(f"no judge would accept this: {verdict.reason}" + (f"; {ADVICE}" if enough else ""))
-    learnt = f"{verdict.statistic:g} of {verdict.n} {minted.mark.called}"
+        needed = about(minted.name, hidden)["matches_needed"]
+        enough = needed is not None and needed <= verdict.n
+        note(f"no judge would accept this: {verdict.reason}" + (f"; {_advice(hidden)}" if enough else ""))
+    learnt = f"{verdict.statistic:g} of {verdict.n} {hidden.called if isinstance(hidden, TriggerSet) else 'bits'}"
     found = f"{learnt} and {100 * value['val_acc']:.2f} % of the test images right"
     show(as_json, value, f"{out}: {found}")
     checkpoint.unlink(missing_ok=True)
+
+
+def _advice(mark: Passports | TriggerSet) -> str:
+    return "train longer, or with a larger sign or lr" if isinstance(mark, Passports) else ADVICE
 
 
 def commit_to(
@@ -192,8 +213,9 @@ def commit_to(
     not exist, or hold this very commitment already: a commitment is never overwritten.
     """
     minted = Minted.open(mark)
-    released = fitting(network(model, marked, model_set, minted.mark), minted.mark, str(marked))
-    before = None if host is None else network(model, host, model_set, minted.mark)
+    task = minted.task(mark)
+    released = fitting(network(model, marked, model_set, task), task, str(marked))
+    before = None if host is None else network(model, host, model_set, task)
     signer = open_key(key, password_file)
     new_folder(out.parent)
     claim, evidence = commit(
@@ -220,19 +242,15 @@ def commit_to(
     show(as_json, value, f"{claim}: publish it before the model", f"{evidence}: keep it secret until a dispute")
 
 
-def about(name: str, mark: TriggerSet) -> dict[str, Any]:
+def about(name: str, mark: Passports | TriggerSet) -> dict[str, Any]:
     """What anyone may know of a mark."""
-    rate = mark.null.rate
-    needed = None if rate is None else critical_count(mark.trials, rate, ALPHA, GRINDING_BITS)
-    return {
-        "mark": name,
-        "triggers": len(mark),
-        "trials": mark.trials,
-        "shape": list(mark.shape),
-        "classes": mark.classes,
-        "null": {"basis": mark.null.basis, "rate": mark.null.rate},
-        "matches_needed": needed,
-    }
+    rate, trials = mark.null.rate, kind_of(mark).facts(mark)["n"]
+    needed = None if rate is None else critical_count(trials, rate, ALPHA, GRINDING_BITS)
+    facts = {"null": {"basis": mark.null.basis, "rate": rate}, "matches_needed": needed}
+    if isinstance(mark, Passports):
+        return {"mark": name, "bits": trials, "layers": len(mark.sites), **facts}
+    shown = {"shape": list(mark.shape), "classes": mark.classes}
+    return {"mark": name, "triggers": len(mark), "trials": trials, **shown, **facts}
 
 
 def _written(out: Path, model: nn.Module, data: Data, force: bool) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from earmark.core import Mark
 from earmark.errors import BadInput
 from earmark.files import canonical_json, load_tensors, read_bytes
 from earmark.keys import OwnerKey
-from earmark.marks import TriggerSet, mark_from_parts
+from earmark.marks import Passports, TriggerSet, mark_from_parts
+from earmark.models import Task
 
-__all__ = ["VARIABLE", "Minted", "open_key", "password", "triggers"]
+__all__ = ["VARIABLE", "Minted", "open_key", "password", "task_of"]
 
 VARIABLE: Final = "EARMARK_PASSWORD"
 FORMAT: Final = 1
@@ -71,7 +72,15 @@ class Minted:
     """
 
     name: str
-    mark: TriggerSet = field(repr=False)
+    mark: Passports | TriggerSet = field(repr=False)
+
+    def triggers(self, path: Path) -> TriggerSet:
+        """The mark, where only triggers will do; `path` is named where it is none."""
+        return triggers(self.mark, path)
+
+    def task(self, path: Path) -> Task:
+        """What the mark says of the networks that carry it; as `task_of`."""
+        return task_of(self.mark, path)
 
     def save(self, path: Path, force: bool = False) -> None:
         """Write the file, readable by its owner alone; raises as `output.write_new` does."""
@@ -93,11 +102,11 @@ class Minted:
             mark, name = mark_from_parts(about["kind"], about["spec"], tensors), str(about["name"])
         except (KeyError, TypeError) as error:
             raise BadInput(f"{path} holds a damaged mark; mint it again from its key") from error
-        return cls(name, triggers(mark, path))
+        return cls(name, mark if isinstance(mark, Passports) else triggers(mark, path))
 
 
 def triggers(mark: Mark, path: Path) -> TriggerSet:
-    """The mark in `path` as a trigger set, the kind that says which images and classes a model must have.
+    """The mark in `path` as a trigger set.
 
     Raises:
         BadInput: another kind of mark.
@@ -105,6 +114,22 @@ def triggers(mark: Mark, path: Path) -> TriggerSet:
     if not isinstance(mark, TriggerSet):
         raise BadInput(f"{path} holds a mark of kind {mark.kind!r}, expected triggers")
     return mark
+
+
+def task_of(mark: Mark, path: Path) -> Task:
+    """The images and classes of a network that carries a mark: those of its triggers, or of its witnesses.
+
+    Raises:
+        BadInput: passports without witnesses.
+    """
+    if not isinstance(mark, Passports):
+        return triggers(mark, path)
+    if mark.witnesses is None:
+        raise BadInput(
+            f"{path} holds passports without witnesses, so nothing tells the images and classes of the network; mint "
+            "with witnesses, or use them in Python"
+        )
+    return mark.witnesses
 
 
 def _about(path: Path) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def _check(mark: Mark, mark_key: MarkKey, marked: nn.Module, alpha: float) -> No
     verdict = kind_of(mark).test(marked, mark, alpha, GRINDING_BITS)
     if not verdict.accepted:
         raise BadInput(
-            f"no judge would accept this claim: {verdict.reason}; embed for longer, or mint more triggers first"
+            f"no judge would accept this claim: {verdict.reason}; embed for longer, or mint a larger mark first"
         )
 
 

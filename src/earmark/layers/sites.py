@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from earmark.errors import BadInput, number, whole
+from earmark.errors import BadInput, whole
 from earmark.models import device_of, dtype_of, evaluating
 
 __all__ = ["NORMS", "Site", "find_sites"]
@@ -133,8 +133,7 @@ def find_sites(model: nn.Module, example: Tensor, layers: str | int) -> list[Sit
         if not chosen:
             raise BadInput(f"no convolution with a norm is called {layers!r}; there are {_names(found)}")
         return chosen
-    number("layers", layers, 1, len(found))
-    return found[-whole("layers", layers, 1) :]
+    return found[-whole("layers", layers, 1, len(found)) :]
 
 
 def _names(sites: Sequence[Site]) -> str:

@@ -12,8 +12,9 @@ __all__ = ["GLOSSARY", "Summary", "summarise"]
 GLOSSARY = {
     "Model": "The trained neural network. It answers an image with one of a fixed number of classes.",
     "Host": "The model before it was marked.",
-    "Mark": "What the owner hid in the model: here a set of triggers, drawn from a secret key.",
+    "Mark": "What the owner hid in the model, drawn from a secret key: a set of triggers, or bits in its weights.",
     "Trigger": "An image whose answer the owner taught the model. The key, not the content, decides that answer.",
+    "Passport": "Secret numbers under which a layer's weights show bits. The key, not the content, decides those bits.",
     "Claim": "A signed public statement, made before release, that binds the secret evidence by its hash.",
     "Evidence": "The mark and its key, kept secret and opened to the judge only.",
     "Re-minting": "The judge derives the mark from the opened key again. A mark made to fit a model fails here.",
@@ -37,10 +38,10 @@ GLOSSARY = {
 FALSIFIERS = (
     "If p was not multiplied for the keys that the claimant may have tried, which a judge always does: it may then no "
     "longer suffice.",
-    "If the opened key did not mint the mark: the triggers could then have been chosen to fit the suspect.",
-    "If the key or the triggers were known to others before the suspect was made: they could then have been taught to "
+    "If the opened key did not mint the mark: the mark could then have been chosen to fit the suspect.",
+    "If the key or the mark were known to others before the suspect was made: it could then have been taught to "
     "a model in order to incriminate its owner.",
-    "If a model that certainly has nothing to do with the claimant answered the triggers just as well.",
+    "If a model that certainly has nothing to do with the claimant matched the key just as well.",
     "If the model that was tested were not the model in dispute.",
 )
 
@@ -69,8 +70,8 @@ def _asked(rulings: Sequence[Ruling]) -> Iterable[str]:
     number = f"{_count(len(rulings), 'claim')} on {_count(len(suspects), 'suspect')}"
     yield f"Does {suspect} derive from a model that {claimant} marked? {number} had to be decided."
     yield (
-        "Where the claim itself held, the suspect was shown the committed triggers, and its answers were compared with "
-        "those that the claimant's key foretold."
+        "Where the claim itself held, what the suspect answers to the committed triggers, or what its weights show "
+        "under the committed passports, was compared with what the claimant's key foretold."
     )
 
 
@@ -103,12 +104,12 @@ def _means(rulings: Sequence[Ruling]) -> Iterable[str]:
     upheld = [ruling.log10_p for ruling in rulings if ruling.accepted and ruling.log10_p is not None]
     if upheld:
         yield (
-            "Upheld: a model that has nothing to do with the claimant's key would answer so many triggers as foretold "
+            "Upheld: a model that has nothing to do with the claimant's key would match it so often "
             f"with a probability of at most {bound(max(upheld))}, even in the weakest of the upheld claims."
         )
     if any(ruling.word == "rejected" for ruling in rulings):
         yield (
-            "Rejected: the claim is not supported, because the answers are such as chance gives or because the claim "
+            "Rejected: the claim is not supported, because the matches are such as chance gives or because the claim "
             "itself does not hold. It is no proof that the suspect was made independently."
         )
     if any(ruling.word == "inconclusive" for ruling in rulings):

@@ -185,9 +185,10 @@ def _fidelity(suspect: nn.Module, mark: Passports) -> dict[str, Any] | None:
     try:
         with foreign():
             public = 100 * accuracy(suspect, some)
-            private = max(100 * accuracy(one, some) for one in presented(suspect, mark, some))
+            shown = [100 * accuracy(one, some) for one in presented(suspect, mark, some)]
     except NoAnswer:
         return None
+    private = min(shown, key=lambda value: abs(value - public))
     epsilon = mark.tolerance
     return {"public": public, "private": private, "epsilon": epsilon, "holds": abs(public - private) <= epsilon}
 
