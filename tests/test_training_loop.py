@@ -566,3 +566,32 @@ def test_a_layer_that_the_channels_last_kernels_cannot_train_is_trained_in_the_d
     fit(first, blobs(96), (CrossEntropy(),), settings, rng(0))
     fit(second, blobs(96), (CrossEntropy(),), settings.but(channels_last=False), rng(0))
     assert model_digest(first) == model_digest(second)
+
+
+class Grouped(nn.Module):
+    """A group norm that learns: right on the images, or above a convolution."""
+
+    def __init__(self, above: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1) if above else nn.Identity()
+        self.norm = nn.GroupNorm(1, 4 if above else 1)
+        self.conv, self.head = nn.Conv2d(4 if above else 1, 8, 3), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.conv(self.norm(self.stem(x))).mean(dim=(2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("above", [False, True], ids=["on the images", "above frozen layers"])
+def test_a_group_norm_whose_input_has_no_gradient_is_trained_in_the_default_order(above: bool) -> None:
+    """In the channels-last order the process would die."""
+    nets = [seeded(Grouped, above) for _ in range(2)]
+    for net, settings in zip(nets, (FAST, FAST.but(channels_last=False)), strict=True):
+        net.stem.requires_grad_(False)
+        assert not trains_channels_last(net, torch.device("cpu"))
+        fit(net, blobs(96), (CrossEntropy(),), settings, rng(0))
+    assert model_digest(nets[0]) == model_digest(nets[1])
+
+
+def test_a_group_norm_above_layers_that_learn_keeps_the_faster_order() -> None:
+    assert trains_channels_last(seeded(Grouped, True), torch.device("cpu"))

@@ -32,8 +32,8 @@ from earmark.training import HOST, Settings, accuracy, train_host
 __all__ = ["commit_to", "embed", "mint", "train"]
 
 ALPHA: Final = 1e-6
-ADVICE: Final = "train longer, or with more triggers per batch"
 """The error probability that a judge keeps to unless told otherwise."""
+ADVICE: Final = "train longer, or with more triggers per batch"
 
 Augmented = Annotated[bool, typer.Option("--augment", help="Crop and flip training images at random.")]
 

@@ -36,13 +36,22 @@ def trains_channels_last(model: nn.Module, device: torch.device) -> bool:
     """Whether `model` can be trained in the channels-last order on `device`.
 
     On the CPU, PyTorch 2.13 writes past its buffers in the backward pass of a 1 x 1 convolution with a stride, of fewer
-    than 8 channels, in that order: the process dies. Thin residual networks have such shortcuts. The stacked weights of
-    a `Bank` have an axis too many for that order.
+    than 8 channels, in that order: the process dies. Thin residual networks have such shortcuts. It dies, too, in that
+    of a group norm that learns and whose input has no gradient: one that reads the images, or that stands above frozen
+    layers. The stacked weights of a `Bank` have an axis too many for that order.
     """
     if any(isinstance(module, Bank) for module in model.modules()):
         return False
+    if device.type == "cpu" and _learns_first_in_group_norm(model):
+        return False
     pointwise = (m for m in model.modules() if isinstance(m, nn.Conv2d) and set(m.kernel_size) == {1})
     return device.type != "cpu" or not any(max(m.stride) > 1 and m.in_channels < CHANNELS for m in pointwise)
+
+
+def _learns_first_in_group_norm(model: nn.Module) -> bool:
+    """Whether nothing that learns comes before some group norm that does, in the order in which layers are listed."""
+    learning = (m for m in model.modules() if any(p.requires_grad for p in m.parameters(recurse=False)))
+    return isinstance(next(learning, None), nn.GroupNorm)
 
 
 def _weights(model: nn.Module) -> chain[Tensor]:

@@ -174,7 +174,7 @@ class PublishedPassportTest:
         verdict = PassportTest(self.alpha, strict=True)(suspect, mark)
         enough = verdict.statistic >= self.bits_needed * len(mark)
         accepted = bool(verdict.accepted) and enough
-        reason = f"by the published test, which no forged passport fails: {verdict.reason}"
+        reason = f"by the published test, which forged passports can pass: {verdict.reason}"
         return replace(verdict, accepted=accepted, reason=reason)
 
 
