@@ -6,7 +6,7 @@ from earmark.training.evaluate import accuracy, answers, predict, read_all, read
 from earmark.training.host import HOST, require_every_class, train_host
 from earmark.training.loop import fit
 from earmark.training.masking import Masking
-from earmark.training.paths import BothPaths, PathsCrossEntropy, SignLoss
+from earmark.training.paths import BothPaths, PathsCrossEntropy, SignLoss, sign_loss
 from earmark.training.refinement import Refinement
 from earmark.training.settings import Augment, History, Record, Settings
 from earmark.training.terms import (
@@ -57,6 +57,7 @@ __all__ = [
     "readings",
     "reconstruction_errors",
     "require_every_class",
+    "sign_loss",
     "train_autoencoder",
     "train_host",
     "trunk_only",

@@ -15,7 +15,7 @@ from earmark.layers import PassportNorm, on_path
 from earmark.models import Anatomy, Reading
 from earmark.training.terms import Step
 
-__all__ = ["BothPaths", "PathsCrossEntropy", "SignLoss"]
+__all__ = ["BothPaths", "PathsCrossEntropy", "SignLoss", "sign_loss"]
 
 
 @final
@@ -57,13 +57,29 @@ class PathsCrossEntropy:
         return torch.stack([F.cross_entropy(logits, step.targets) for logits in paths]).sum()
 
 
+def sign_loss(scales: Tensor, bits: Tensor, margin: float, ridge: float, weight: float) -> Tensor:
+    """sum_c max(0, margin - b_c gamma_c) + (ridge / weight) gamma_c^2 (Fan et al. 2021, Algorithm 2, eq. 6).
+
+    Sums, not means, as in the released code, whose margin of 0.1 is the paper's alpha, and whose lambda of 0.1 is the
+    weight that a term multiplies this with: the ridge itself is not weighted.
+
+    Args:
+        scales: gamma, (n,).
+        bits: b, (n,), -1 or +1.
+        margin: how far from 0 the scales are driven.
+        ridge: keeps the scales from growing.
+        weight: lambda.
+    """
+    hinges = (margin - bits.to(scales) * scales).clamp(min=0).sum()
+    return hinges + ridge / max(weight, 1e-12) * scales.square().sum()
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class SignLoss:
-    """sum_l sum_c max(0, margin - b_c gamma_c) + (ridge / weight) gamma_c^2 (Fan et al. 2021, Algorithm 2, eq. 6).
+    """`sign_loss` of all passport layers of a network, so that the signs of their scales become the bits.
 
-    Sums, not means, as in the released code, whose margin of 0.1 is the paper's alpha, and whose lambda of 0.1 is the
-    weight. It is computed from the weights in training and kept nowhere, so every process of several has it.
+    It is computed from the weights in training and kept nowhere, so every process of several has it.
 
     Attributes:
         norms: the names of the passport layers.
@@ -92,8 +108,7 @@ class SignLoss:
 
     def __call__(self, step: Step) -> Tensor:
         scales = torch.cat([_layer(step.model, name).affine()[0] for name in self.norms]).float()
-        hinges = (self.margin - self.bits.to(scales) * scales).clamp(min=0).sum()
-        return hinges + self.ridge / max(self.weight, 1e-12) * scales.square().sum()
+        return sign_loss(scales, self.bits, self.margin, self.ridge, self.weight)
 
 
 def _layer(model: nn.Module, name: str) -> PassportNorm:

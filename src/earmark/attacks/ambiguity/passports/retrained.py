@@ -18,7 +18,7 @@ from earmark.errors import number
 from earmark.keys import MarkKey
 from earmark.layers import Site, affine
 from earmark.marks import Passports
-from earmark.training import CrossEntropy, Settings, Step
+from earmark.training import CrossEntropy, Settings, Step, sign_loss
 
 __all__ = ["RetrainedPassports"]
 
@@ -103,7 +103,7 @@ def _sources(step: Step) -> list[_FromPassports]:
 
 @dataclass(frozen=True)
 class _Signs:
-    """The sign loss (`training.SignLoss`) to the bits that the forger wants."""
+    """The sign loss to the bits that the forger wants."""
 
     margin: float
     ridge: float
@@ -114,12 +114,9 @@ class _Signs:
     name = "sign"
 
     def __call__(self, step: Step) -> Tensor:
-        parts = []
-        for source in _sources(step):
-            scale = source()[0]
-            hinges = (self.margin - source.wanted * scale).clamp(min=0).sum()
-            parts.append(hinges + self.ridge / max(self.weight, 1e-12) * scale.square().sum())
-        return torch.stack(parts).sum()
+        sources = _sources(step)
+        scales, wanted = torch.cat([source()[0] for source in sources]), torch.cat([one.wanted for one in sources])
+        return sign_loss(scales, wanted, self.margin, self.ridge, self.weight)
 
 
 @dataclass(frozen=True)
