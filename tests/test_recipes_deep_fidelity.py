@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from earmark.data import CropFlip
 from earmark.errors import BadInput
 from earmark.recipes import deep_fidelity as recipe
 from earmark.recipes.hardware import hardware
@@ -45,7 +46,7 @@ def measured(table: str, setting: str, out: Path) -> dict[str, Any]:
     """The table's one result, after what holds of every table."""
     (result,) = recipe.reproduce(table, "quick", None, out, settings=[setting])
     assert (result["table"], result["setting"], result["scale"]) == (table, setting, "quick")
-    assert [row["method"] for row in result["rows"]] == [row.label for row in recipe.TABLES[table][1]()]
+    assert [row["method"] for row in result["rows"]] == [row.label for row in recipe.PLANS[table]]
     paper = printed_tables("deep-fidelity").get(table, {}).get(setting, {})
     for row in result["rows"]:
         told = {name: pair["paper"] for name, pair in row["metrics"].items() if pair["paper"] is not None}
@@ -74,7 +75,7 @@ def only_fixed_prototypes_stay(result: dict[str, Any]) -> bool:
 def test_the_quick_scale_learns_the_task_and_the_triggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(recipe.SCALES["quick"], "cifar10_resnet18_d64", QUICK)
     bench = recipe.Bench("cifar10_resnet18_d64", "quick", 0, None, tmp_path)
-    host, marked = (bench.measure(row) for row in recipe.TABLES["table4"][1]() if row.label in ("Host", "FTAL"))
+    host, marked = (bench.measure(row) for row in recipe.PLANS["table4"] if row.label in ("Host", "FTAL"))
     assert host["val_acc"] > 0.5
     assert marked["trig_acc"] > 0.5 > host["trig_acc"]
 
@@ -103,7 +104,7 @@ def test_table_6_takes_m_triggers_a_step(out: Path) -> None:
     assert only_fixed_prototypes_stay(table)
     for name in ("FixLL+TWL", "FixLL+PFL", "FixLL+SPL"):
         assert len({ours(table, "twl")[f"{name}, m = {m}"] for m in (4, 16, 32)}) == 3
-    usual = recipe.Bench("mnist_d2", "quick", 0, None, out).measure(recipe.Row("FixLL+TWL", "fixll+twl"))
+    usual = recipe.Bench("mnist_d2", "quick", 0, None, out).measure(recipe.Plan("FixLL+TWL", "fixll+twl"))
     assert ours(table, "twl")["FixLL+TWL, m = 16"] == pytest.approx(usual["twl"])
 
 
@@ -149,7 +150,7 @@ def test_a_table_names_the_machines_that_measured_it(out: Path, monkeypatch: pyt
 
 def test_a_row_can_begin_with_the_model_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FixLL+SPL at the paper's gamma, from the model of a tenth of it, which is measured first."""
-    looser, spl = recipe.LOOSER, next(row for row in recipe.TABLES["table5"][1]() if row.slug == "fixll-spl")
+    looser, spl = recipe.LOOSER, next(row for row in recipe.PLANS["table5"] if row.slug == "fixll-spl")
     quick = replace(recipe.SCALES["quick"]["mnist_d2"], begins={"fixll+spl": looser})
     monkeypatch.setattr("earmark.recipes.deep_fidelity.bench.SCALES", {"quick": {"mnist_d2": quick}})
     bench = recipe.Bench("mnist_d2", "quick", 0, None, tmp_path)
@@ -176,7 +177,7 @@ def test_the_full_scale_keeps_the_schedules_of_the_released_code(
     effort = recipe.SCALES["full"][setting]
     fresh = {"scratch", "fixll+scratch", "polytope"}
     assert (effort.host.epochs, effort.host.milestones, effort.host.lr) == (*host, 1e-3)
-    for row in (row for _, rows in recipe.TABLES.values() for row in rows() if row.method):
+    for row in (row for rows in recipe.PLANS.values() for row in rows if row.method):
         run = effort.run(row, row.method in fresh)
         epochs, milestones = (
             host if row.method in fresh else (tuned, ()) if row.method in ("ftll", "ftal") else (50, (25,))
@@ -194,9 +195,9 @@ def test_the_full_scale_keeps_the_schedules_of_the_released_code(
 def test_every_printed_row_has_a_row_here() -> None:
     """No number of Tables 4 to 8 is left out: labels match the printed ones exactly."""
     for name, settings in printed_tables("deep-fidelity").items():
-        ours = {row.label for row in recipe.TABLES[name][1]()}
+        ours = {row.label for row in recipe.PLANS[name]}
         for setting, rows in settings.items():
-            assert setting in recipe.TABLES[name][0]
+            assert setting in recipe.TABLES[name].settings
             assert set(rows) <= ours
 
 
@@ -208,6 +209,17 @@ def test_mistakes_are_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe.reproduce("table4", "huge", None, out)
     with pytest.raises(BadInput, match="EARMARK_DATA"):
         recipe.reproduce("table4", "cpu", None, out)
+
+
+@pytest.mark.parametrize(("shrink", "pad"), [(1, 4), (2, 2)])
+def test_crops_shrink_with_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shrink: int, pad: int) -> None:
+    """The same share of an image is cropped away, whatever its size."""
+    effort = replace(FEW, augment=True, shrink=shrink)
+    monkeypatch.setitem(recipe.SCALES["quick"], "cifar10_resnet18_d64", effort)
+    bench = recipe.Bench("cifar10_resnet18_d64", "quick", 0, None, tmp_path)
+    assert bench.augment == CropFlip(pad=pad)
+    monkeypatch.setitem(recipe.SCALES["quick"], "mnist_d2", effort)
+    assert recipe.Bench("mnist_d2", "quick", 0, None, tmp_path).augment is None
 
 
 def test_rows_of_another_effort_are_not_mixed_in(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

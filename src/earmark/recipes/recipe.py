@@ -9,8 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from earmark.errors import BadInput
 from earmark.recipes.rows import Table, compared, require_known
-from earmark.recipes.running import each
+from earmark.recipes.sources import located
 from earmark.recipes.store import Store, measured_on
 
 __all__ = ["Recipe", "printed_tables"]
@@ -92,16 +93,22 @@ class Recipe(Generic[B]):
             {"scale": scale, "table": table, "setting": settings},
             {"scale": self.scales, "table": self.tables, "setting": self.settings},
         )
-        covered = {name: [at for at in one.settings if at in self.scales[scale]] for name, one in self.tables.items()}
-        return each(
-            covered,
-            table,
-            settings,
-            seeds,
-            lambda name, at: self._measured(name, at, scale, data, out, seeds),
-            lambda name, at: self.images(name, at, scale),
-            data,
-        )
+        if seeds is not None and seeds < 1:
+            raise BadInput(f"seeds: expected at least one run, got {seeds}")
+        wanted = self._wanted([table] if table else list(self.tables), scale, settings)
+        for name in sorted({name for at in wanted for name in self.images(*at, scale)} - {"digits"}):
+            located(name, data)
+        return (self._measured(*at, scale, data, out, seeds) for at in wanted)
+
+    def _wanted(self, tables: Sequence[str], scale: str, settings: Sequence[str]) -> list[tuple[str, str]]:
+        """Each table with each of its settings that the scale covers, as far as it is among `settings`."""
+        covered = [(name, at) for name in tables for at in self.tables[name].settings if at in self.scales[scale]]
+        wanted = [(name, at) for name, at in covered if not settings or at in settings]
+        if not wanted:
+            known = ", ".join(sorted({at for _, at in covered})) or "no setting"
+            one = tables[0] if len(tables) == 1 else "no table"
+            raise BadInput(f"{one} covers {known} at this scale, not {', '.join(settings)}")
+        return wanted
 
     def _measured(
         self, table: str, setting: str, scale: str, data: Path | None, out: Path, seeds: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -27,6 +27,7 @@ class Row:
         curve: the points behind them.
         paper: the label of the paper's own row, where it has one.
         pictures: a file of images to look at, where there is one.
+        more: whatever else a reader of the JSON may want of this row; of the first seed, where there are several.
     """
 
     label: str
@@ -34,6 +35,7 @@ class Row:
     curve: Sequence[Point] = ()
     paper: str | None = None
     pictures: Path | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def compared(rows: Sequence[Row], printed: Mapping[str, Mapping[str, float]], ou
     own = printed.get(first.paper or "", {})
     metrics = {name: {"paper": own.get(name), "ours": [row.metrics[name] for row in rows]} for name in first.metrics}
     pictures = {} if first.pictures is None else {"pictures": str(first.pictures.relative_to(out))}
-    return {"method": first.label, "metrics": metrics, "curves": [list(row.curve) for row in rows], **pictures}
+    curves = [list(row.curve) for row in rows]
+    return {"method": first.label, "metrics": metrics, "curves": curves, **pictures, **first.more}
 
 
 def require_known(asked: Mapping[str, str | Sequence[str] | None], known: Mapping[str, Mapping[str, object]]) -> None:

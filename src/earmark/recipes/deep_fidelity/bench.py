@@ -13,16 +13,16 @@ from torch import nn
 
 from earmark.attacks import FineTune, Half, PruneGlobal
 from earmark.core import Data, Remove, rng
-from earmark.data import corrupted, ood
+from earmark.data import CropFlip, corrupted, ood
 from earmark.embed import Backdoor, FromModel, FromScratch, method
 from earmark.fidelity import DeepFidelity, penultimate_feature_loss, softmax_loss, total_weight_loss
 from earmark.files import load_tensors, save_tensors
 from earmark.keys import MarkKey
 from earmark.marks import Abstract, Noise, Stamped, TriggerMint, TriggerSet
 from earmark.models import built, dissect
+from earmark.recipes.deep_fidelity.plans import Plan
 from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS
-from earmark.recipes.deep_fidelity.tables import Row
 from earmark.recipes.sources import open_images, reduced
 from earmark.recipes.store import Store
 from earmark.training import Record, Settings, read_all, train_host
@@ -48,61 +48,61 @@ class Bench:
         size = (height // self.effort.shrink, width // self.effort.shrink)
         self.data = reduced(read, self.effort.images, self.effort.test, size, seed)
         self.store = Store(out / scale / setting / f"seed{seed}", own, self.data)
-        self.augment = self.setting.augment if self.effort.augment else None
+        self.augment = self._views()
         self._host: nn.Module | None = None
         self._fidelity: dict[str, DeepFidelity] = {}
 
     # -- a row
 
-    def measure(self, row: Row) -> dict[str, Any]:
+    def measure(self, plan: Plan) -> dict[str, Any]:
         """The row's metrics, from its file if it was measured before."""
-        return self.store.value(row.slug, lambda: self._measure(row))
+        return self.store.value(plan.slug, lambda: self._measure(plan))
 
-    def _measure(self, row: Row) -> dict[str, Any]:
-        before = self._before(row)
+    def _measure(self, plan: Plan) -> dict[str, Any]:
+        before = self._before(plan)
         if before is not None:
             self.measure(before)
         begun = time.monotonic()
         history: list[Record] = []
-        model = self._marked(row, history)
-        self._keep_cloud(row, model)
-        report = self._meter(row.mint)(model, self.host, self.data).to_dict()
+        model = self._marked(plan, history)
+        self._keep_cloud(plan, model)
+        report = self._meter(plan.mint)(model, self.host, self.data).to_dict()
         report |= {f"agreement_{name}": share for name, share in report.pop("agreement").items()}
         return {**report, "history": history, "seconds": time.monotonic() - begun}
 
-    def _marked(self, row: Row, history: list[Record]) -> nn.Module:
-        if row.method is None:
+    def _marked(self, plan: Plan, history: list[Record]) -> nn.Module:
+        if plan.method is None:
             return self.host
-        if row.attack is None:
-            marked = self._method(row, history)(self.host, self.mark(row.mint), self.data, rng(self.seed))
-            save_tensors(self.store.path(f"{row.slug}.safetensors"), marked.state_dict())
+        if plan.attack is None:
+            marked = self._method(plan, history)(self.host, self.mark(plan.mint), self.data, rng(self.seed))
+            save_tensors(self.store.path(f"{plan.slug}.safetensors"), marked.state_dict())
             return marked
-        return self._attack(row.attack)(self._embedded(row.embedding), self.data, rng(self.seed))
+        return self._attack(plan.attack)(self._embedded(plan.embedding), self.data, rng(self.seed))
 
-    def _before(self, row: Row) -> Row | None:
+    def _before(self, plan: Plan) -> Plan | None:
         """The row whose marked model this one's embedding begins with, with the same triggers."""
-        begun = self.effort.begins.get(row.method or "") if not row.weights else None
-        return None if begun is None else replace(begun, mint=row.mint, m=row.m, curves=row.curves)
+        begun = self.effort.begins.get(plan.method or "") if not plan.weights else None
+        return None if begun is None else replace(begun, mint=plan.mint, m=plan.m, curves=plan.curves)
 
-    def _embedded(self, row: Row) -> nn.Module:
+    def _embedded(self, plan: Plan) -> nn.Module:
         """The marked model of a row, which is measured first where it was not."""
-        self.measure(row)
+        self.measure(plan)
         model = self._fresh()
-        model.load_state_dict(load_tensors(self.store.path(f"{row.slug}.safetensors")))
+        model.load_state_dict(load_tensors(self.store.path(f"{plan.slug}.safetensors")))
         return model
 
-    def _method(self, row: Row, history: list[Record]) -> Backdoor:
-        assert row.method is not None
-        given: dict[str, Any] = dict(row.weights)
-        if row.method == "polytope":
+    def _method(self, plan: Plan, history: list[Record]) -> Backdoor:
+        assert plan.method is not None
+        given: dict[str, Any] = dict(plan.weights)
+        if plan.method == "polytope":
             given["shape"] = self.setting.polytope
-        composed = method(row.method, **given)
+        composed = method(plan.method, **given)
         from_scratch = isinstance(composed.start, FromScratch)
-        settings = self.effort.run(row, from_scratch)
-        if row.m is not None:
-            settings = settings.but(triggers_per_batch=min(row.m, self.effort.triggers))
-        before = self._before(row)
-        early = self.effort.patience is not None and not from_scratch and not row.curves
+        settings = self.effort.run(plan, from_scratch)
+        if plan.m is not None:
+            settings = settings.but(triggers_per_batch=min(plan.m, self.effort.triggers))
+        before = self._before(plan)
+        early = self.effort.patience is not None and not from_scratch and not plan.curves
         return composed.but(
             settings=settings,
             start=composed.start if before is None else FromModel(self._embedded(before)),
@@ -111,8 +111,8 @@ class Bench:
             patience=self.effort.patience or 0,
             select=self.effort.select,
             watch=self.effort.watch,
-            checkpoint=self.store.checkpoint(row.slug),
-            measures=self._curves() if row.curves else {},
+            checkpoint=self.store.checkpoint(plan.slug),
+            measures=self._curves() if plan.curves else {},
             on_history=history.extend,
         )
 
@@ -126,6 +126,11 @@ class Bench:
             "ave_pfl": lambda model: penultimate_feature_loss(read_all(model, anatomy, some).features, then.features),
             "ave_spl": lambda model: softmax_loss(read_all(model, anatomy, some).logits, then.logits),
         }
+
+    def _views(self) -> CropFlip | None:
+        """The random view of training images, its padding shrunk as the images are."""
+        views = self.setting.augment if self.effort.augment else None
+        return None if views is None else replace(views, pad=views.pad // self.effort.shrink)
 
     def _attack(self, attack: str | float) -> Remove:
         if attack == "fine-tuned":
@@ -161,16 +166,16 @@ class Bench:
             self._fidelity[kind] = DeepFidelity(self.mark(kind), others).against(self.host, self.data)
         return self._fidelity[kind]
 
-    def cloud(self, row: Row) -> Path:
+    def cloud(self, plan: Plan) -> Path:
         """The file of a row's features."""
-        return self.store.path(f"{row.slug}.cloud.safetensors")
+        return self.store.path(f"{plan.slug}.cloud.safetensors")
 
-    def _keep_cloud(self, row: Row, model: nn.Module) -> None:
+    def _keep_cloud(self, plan: Plan, model: nn.Module) -> None:
         """Features, labels and prototypes of some training images, for the paper's Figures 1, 4 and 5."""
         some = self.data.train.sample(2_000)
         anatomy = dissect(model, some.pixels[:1])
         cloud = {"features": read_all(model, anatomy, some).features, "labels": some.labels}
-        save_tensors(self.cloud(row), {**cloud, "prototypes": anatomy.linear(model).weight})
+        save_tensors(self.cloud(plan), {**cloud, "prototypes": anatomy.linear(model).weight})
 
     def _fresh(self) -> nn.Module:
         build = partial(self.setting.build, self.data.classes, self.effort.width)

@@ -9,7 +9,7 @@ from torch import nn
 
 from earmark.data import CropFlip
 from earmark.models import ThinResNet18, WideResNet, normalised
-from earmark.training import HOST, Augment, Settings
+from earmark.training import HOST, Settings
 
 __all__ = ["SETTINGS", "Setting"]
 
@@ -24,7 +24,7 @@ class Setting:
         polytope: one that fits its feature.
         host: settings of its run, which are those of a run from scratch, too.
         tuned: settings of FTLL and FTAL, which keep one rate to the end.
-        augment: a random view of the training images.
+        augment: a random view of the training images, at their full size.
     """
 
     data: str
@@ -32,7 +32,7 @@ class Setting:
     polytope: str
     host: Settings
     tuned: Settings
-    augment: Augment | None = None
+    augment: CropFlip | None = None
 
 
 def _mnist(features: int) -> Callable[[int, int], nn.Module]:

@@ -1,122 +1,43 @@
-"""The rows of Tables 4 to 8 and of Figures 6 and 7, and what the paper prints in them."""
+"""Tables 4 to 8 and Figures 6 and 7 of Hua & Teoh 2023: which settings they cover, and what stands in their rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 
-__all__ = ["FINE_TUNED", "LABELS", "LOOSER", "TABLES", "Row"]
+from earmark.recipes.deep_fidelity.bench import Bench
+from earmark.recipes.deep_fidelity.plans import PLANS, Plan
+from earmark.recipes.rows import Row, Table
 
+__all__ = ["TABLES"]
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a table: an embedding method with its weight and m, a kind of trigger, and an attack afterwards.
-
-    `method` None is the host itself. `attack` is a share to prune, "fine-tuned" or "half". `curves` asks for the
-    fidelity metrics after each epoch, and for no early stop.
-    """
-
-    label: str
-    method: str | None
-    weights: Mapping[str, float] = field(default_factory=dict)
-    m: int | None = None
-    mint: str = "noise"
-    attack: str | float | None = None
-    curves: bool = False
-
-    @property
-    def embedding(self) -> Row:
-        """The row without its attack: what has to be embedded first."""
-        return replace(self, attack=None)
-
-    @property
-    def slug(self) -> str:
-        """A file name that carries every parameter, so tables share the rows that they have in common."""
-        parts = [self.method or "host", *(f"{name}{value:g}" for name, value in self.weights.items())]
-        parts += [f"m{self.m}"] if self.m is not None else []
-        parts += [self.mint.replace("+", "-")] if self.mint != "noise" else []
-        parts += [str(self.attack)] if self.attack is not None else []
-        parts += ["curves"] if self.curves else []
-        return "_".join(parts).replace("+", "-")
+METRICS = ("val_acc", "trig_acc", "twl", "ave_pfl", "ave_spl", "prototype_change", "relative_pfl")
+EXTRA = ("agreement_test", "agreement_corrupted", "agreement_ood", "seconds")
 
 
-LABELS = {
-    "ftll": "FTLL",
-    "ftal": "FTAL",
-    "ftal+twl": "FTAL+TWL",
-    "fixll": "FixLL",
-    "fixll+twl": "FixLL+TWL",
-    "fixll+pfl": "FixLL+PFL",
-    "fixll+spl": "FixLL+SPL",
-    "scratch": "Scratch",
-    "fixll+scratch": "FixLL+Scratch",
-    "polytope": "Fixed polytope",
-}
-FINE_TUNED = ("ftal", "ftal+twl", "fixll", "fixll+twl", "fixll+pfl", "fixll+spl")
-ATTACKED = {"fine-tuned": "fine-tuned", "half": "half precision", 0.2: "pruned 20 %", 0.5: "pruned 50 %"}
-HOST_ROW = Row("Host", None)
-LOOSER = Row("FixLL+SPL, gamma = 100", "fixll+spl", {"gamma": 100.0})
+def _row(bench: Bench, plan: Plan) -> Row:
+    measured = bench.measure(plan)
+    metrics = {name: _shown(name, measured.get(name)) for name in (*METRICS, *EXTRA)}
+    cloud = str(bench.cloud(plan).relative_to(bench.out))
+    more = {"history": measured["history"], "weights": dict(plan.weights), "cloud": cloud}
+    return Row(plan.label, metrics, paper=plan.label, more=more)
 
 
-def _table4() -> list[Row]:
-    """Every method at the paper's weights."""
-    return [HOST_ROW, *(Row(label, name) for name, label in LABELS.items())]
+def _shown(name: str, value: float | None) -> float | None:
+    share = name.endswith("_acc") or name.startswith("agreement_")
+    return value * 100 if share and value is not None else value
 
 
-def _table5() -> list[Row]:
-    """Every method at the paper's weights, FixLL+PFL held ten times tighter, and FixLL+SPL ten times looser."""
-    tighter = Row("FixLL+PFL, beta = 0.1", "fixll+pfl", {"beta": 0.1})
-    return [*_table4(), tighter, LOOSER]
+def _table(plans: list[Plan], *settings: str) -> Table[Bench]:
+    return Table(settings, lambda bench: [_row(bench, plan) for plan in plans])
 
 
-def _table6() -> list[Row]:
-    held = ("fixll+twl", "fixll+pfl", "fixll+spl")
-    return [HOST_ROW, *(Row(f"{LABELS[name]}, m = {m}", name, m=m) for m in (4, 16, 32) for name in held)]
-
-
-def _table7() -> list[Row]:
-    kinds = ("abstract", "abstract+string")
-    return [HOST_ROW, *(Row(f"{LABELS[name]}, {kind}", name, mint=kind) for kind in kinds for name in FINE_TUNED)]
-
-
-def _table8() -> list[Row]:
-    compressed = ("scratch", "fixll", "fixll+pfl", "fixll+spl")
-    methods: dict[str | float, tuple[str, ...]] = {
-        "fine-tuned": ("scratch", "fixll", "fixll+scratch"),
-        "half": compressed,
-        0.2: compressed,
-        0.5: compressed,
-    }
-    return [
-        Row(f"{LABELS[name]}, {ATTACKED[attack]}", name, attack=attack)
-        for attack, names in methods.items()
-        for name in names
-    ]
-
-
-def _figure6() -> list[Row]:
-    return [Row(LABELS[name], name, curves=True) for name in ("fixll+twl", "fixll+pfl", "fixll+spl")]
-
-
-def _figure7() -> list[Row]:
-    swept = {
-        ("fixll+twl", "alpha"): (0.0001, 0.001, 0.01, 0.1, 1.0),
-        ("fixll+pfl", "beta"): (0.0001, 0.001, 0.01, 0.1, 1.0),
-        ("fixll+spl", "gamma"): (10.0, 100.0, 1000.0, 10_000.0, 100_000.0),
-    }
-    return [
-        Row(f"{LABELS[name]}, {weight} = {value:g}", name, weights={weight: value})
-        for (name, weight), values in swept.items()
-        for value in values
-    ]
-
-
-TABLES: Mapping[str, tuple[tuple[str, ...], Callable[[], list[Row]]]] = {
-    "table4": (("mnist_d2", "mnist_d3"), _table4),
-    "table5": (("cifar10_resnet18_d64", "cifar100_wrn28_10_d640"), _table5),
-    "table6": (("mnist_d2",), _table6),
-    "table7": (("cifar10_resnet18_d64",), _table7),
-    "table8": (("cifar100_wrn28_10_d640", "cifar10_resnet18_d64"), _table8),
-    "figure6": (("mnist_d2",), _figure6),
-    "figure7": (("mnist_d2",), _figure7),
+CIFAR10, CIFAR100 = "cifar10_resnet18_d64", "cifar100_wrn28_10_d640"
+TABLES: Mapping[str, Table[Bench]] = {
+    "table4": _table(PLANS["table4"], "mnist_d2", "mnist_d3"),
+    "table5": _table(PLANS["table5"], CIFAR10, CIFAR100),
+    "table6": _table(PLANS["table6"], "mnist_d2"),
+    "table7": _table(PLANS["table7"], CIFAR10),
+    "table8": _table(PLANS["table8"], CIFAR100, CIFAR10),
+    "figure6": _table(PLANS["figure6"], "mnist_d2"),
+    "figure7": _table(PLANS["figure7"], "mnist_d2"),
 }
