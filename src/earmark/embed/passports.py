@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
@@ -66,6 +66,7 @@ class PassportLayers:
         margin, ridge, sign: of the sign loss (`training.SignLoss`); `sign` is its weight, lambda.
         head: the name of the last linear layer, where the search for it cannot tell.
         watch: how many test images accuracy is measured on after each epoch; 0 for none.
+        measures: what else is measured of the network in training after each epoch, by name.
         checkpoint: a file; a killed run goes on from it. It holds neither passports nor bits.
         on_history: called at the end with the records of all epochs.
     """
@@ -80,6 +81,7 @@ class PassportLayers:
     sign: float = 0.1
     head: str | None = None
     watch: int = 2_000
+    measures: Mapping[str, Callable[[nn.Module], float]] = field(default_factory=dict)
     checkpoint: Path | None = None
     on_history: Callable[[History], None] | None = None
 
@@ -155,7 +157,7 @@ class PassportLayers:
             record["val_acc"] = accuracy(model, some)
             with on_path(model, "private"):
                 record["private_acc"] = accuracy(model, some)
-        return record
+        return record | {name: measure(model) for name, measure in self.measures.items()}
 
 
 def passport_v1(start: Start | None = None) -> PassportLayers:
