@@ -6,22 +6,37 @@ from collections.abc import Callable
 
 import pytest
 
-from earmark.attacks import ATTACKS, EVASIONS, FORGERIES, Blur, NoiseDenoise, attack, forger, washer
+from earmark.attacks import (
+    ATTACKS,
+    EVASIONS,
+    FORGERIES,
+    PASSPORT_FORGERIES,
+    PASSPORT_REMOVALS,
+    Blur,
+    NoiseDenoise,
+    attack,
+    forger,
+    passport_forger,
+    washer,
+)
 from earmark.attacks.removal.prune import PruneGlobal
 from earmark.attacks.removal.quantise import Quantise
 from earmark.errors import BadInput
 from earmark.marks import Noise
 
-NEEDS = {"overwrite": "mint, embed, key", "transfer": "data", "grind": "mint", "chain": "washers"}
+NEEDS = {"overwrite": "mint, embed, key", "transfer": "data", "grind": "mint", "chain": "washers", "retrained": "mark"}
 MAKERS: dict[str, Callable[..., object]] = {
     **dict.fromkeys(ATTACKS, attack),
     **dict.fromkeys(FORGERIES, forger),
     **dict.fromkeys(EVASIONS, washer),
+    **dict.fromkeys(PASSPORT_REMOVALS, attack),
+    **dict.fromkeys(PASSPORT_FORGERIES, passport_forger),
 }
+TABLES = (ATTACKS, FORGERIES, EVASIONS, PASSPORT_REMOVALS, PASSPORT_FORGERIES)
 
 
 def test_no_name_has_two_meanings() -> None:
-    assert len(MAKERS) == len(ATTACKS) + len(FORGERIES) + len(EVASIONS)
+    assert len(MAKERS) == sum(map(len, TABLES))
 
 
 @pytest.mark.parametrize("name", sorted(set(MAKERS) - set(NEEDS)))
@@ -47,6 +62,10 @@ def test_an_unknown_attack_is_refused_with_the_nearest_name() -> None:
         attack("prune-globul")
     with pytest.raises(BadInput, match="did you mean 'adversarial'"):
         forger("adverserial")
+    with pytest.raises(BadInput, match="did you mean 'flip-signs'"):
+        attack("flip-sings")
+    with pytest.raises(BadInput, match="unknown forgery of passports 'solve': did you mean 'solved'"):
+        passport_forger("solve")
     with pytest.raises(BadInput, match="unknown evasion 'jpg': did you mean 'jpeg'"):
         washer("jpg")
 

@@ -12,6 +12,7 @@ from scipy.stats import binom
 from test_cli_workflow import LATER, PASSWORD, SEEN, Desk, small_digits
 from typer.testing import CliRunner
 
+from earmark.attacks import PASSPORT_FORGERIES, PASSPORT_REMOVALS
 from earmark.cli import app
 from earmark.cli.secrets import Minted
 from earmark.files import load_tensors
@@ -156,6 +157,79 @@ def test_embedding_starts_afresh_or_from_the_host(desk: Desk) -> None:
     assert value["digest"] != desk.good(*embed(2, "mark", "fresh", "--set=fresh=true"))["digest"]
 
 
+CLAIM = ("--claim", "@claim/claim.json", "--evidence", "@claim/evidence")
+RELEASED = ("--released", "@marked.safetensors")
+
+
+def attack(name: str, out: str, *more: str) -> tuple[str, ...]:
+    return ("attack", name, "@marked.safetensors", *DATA, *NET, "--out", out, *more)
+
+
+@pytest.mark.parametrize("name", sorted(PASSPORT_REMOVALS))
+def test_every_removal_of_passports_writes_a_model(desk: Desk, name: str) -> None:
+    told = desk.good(*attack(name, f"@{name}.safetensors", "--set", "layers=2"))
+    if name != "flip-scales":
+        assert told["val_acc"] == told["val_acc_before"] > 0.3
+    assert load_tensors(desk.folder / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("name", ["flip-signs", "permute-channels"])
+def test_what_was_moved_or_flipped_is_found_beside_the_release_and_between_two_dates(desk: Desk, name: str) -> None:
+    desk.good(*attack(name, f"@{name}-all.safetensors"))
+    judge = ("judge", f"@{name}-all.safetensors", *CLAIM, *NET, "--json")
+    for more in (TIMES, RELEASED, (*RELEASED, *TIMES[:2])):
+        found = desk.run(*judge, *more)
+        assert (found.status, found.value["details"]["step"]) == (1, "suspect")
+        assert found.value["details"]["share"] < 0.7
+    found = desk.run(*judge, *RELEASED, *TIMES)
+    assert (found.status, found.value["details"]["share"]) == (0, 1)
+    assert found.value["details"]["reading"] == "aligned"
+    assert found.value["details"]["comparison"] == "with the released model"
+
+
+def test_a_folded_network_is_built_by_code_of_its_own_and_found_in_any_order(desk: Desk) -> None:
+    (desk.folder / "folded.py").write_text(FOLDED)
+    desk.good(*attack("permute-channels", "@moved.safetensors"))
+    folded = attack("fold-norm", "@folded.safetensors", "--set", "layers=*")
+    desk.good(*(word.replace("@marked", "@moved") for word in folded))
+    suspect = ("judge", "@folded.safetensors", *CLAIM, *TIMES, "--model", "@folded.py:build", "--json")
+    assert desk.run(*suspect).status == 1
+    shown = ("--released-model", "@folded.py:plain")
+    assert desk.run(*suspect, *RELEASED, *shown).status == 0
+
+
+FOLDED = """
+from torch import nn
+from earmark.models import PlainCNN
+
+def plain(): return PlainCNN((1, 8, 8), 10, width=48)
+
+def build():
+    net = plain()
+    for name, module in list(net.named_modules()):
+        if isinstance(module, nn.Conv2d): module.bias = nn.Parameter(module.weight[:, 0, 0, 0].detach().clone())
+        if isinstance(module, nn.BatchNorm2d): net.set_submodule(name, nn.Identity())
+    return net
+"""
+
+FORGED = {
+    "reverse-scales": ("epochs=1",),
+    "cerb": ("epochs=1", "images=0.5"),
+    "retrained": ("epochs=1", "mark=@mark.safetensors"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PASSPORT_FORGERIES))
+def test_every_forgery_of_passports_is_committed_to_and_rejected(desk: Desk, name: str) -> None:
+    sets = [f"--set={setting}" for setting in ("layers=2", *FORGED.get(name, ()))]
+    told = desk.good(*attack(name, f"@{name}", *sets))
+    assert told["model"] == str(desk.folder / f"{name}.safetensors")
+    claim = ("--claim", told["claim"], "--evidence", told["evidence"], "--released", told["model"])
+    found = desk.run("judge", told["model"], *claim, *NET, "--json")
+    assert (found.status, found.value["accepted"], found.value["details"]["step"]) == (1, False, "re-minting")
+    assert found.value["details"]["released"] == "the model that the claim commits to"
+
+
 FAULTS: list[tuple[tuple[str, ...], str]] = [
     ((*MINT, "--set", "layers=9", "--out", "@x.safetensors"), "layers: expected a whole number from 1 to 2"),
     ((*MINT, "--set", "layers=stem*", "--out", "@x.safetensors"), "no convolution with a norm is called 'stem*'"),
@@ -173,6 +247,13 @@ FAULTS: list[tuple[tuple[str, ...], str]] = [
     (embed(2, "mark", "x", "--set=sign=-1"), "sign"),
     ((*embed(2, "mark", "x", "--method", "fixll")[:-6], "--method", "fixll"), "fixll does not embed passports"),
     ((*embed(2, "mark", "x"), "--method", "passports-v4"), "did you mean 'passports-v"),
+    (attack("flip-sings", "@x.safetensors"), "unknown attack 'flip-sings': did you mean 'flip-signs'?"),
+    (attack("solvd", "@x"), "unknown attack 'solvd': did you mean 'solved'?"),
+    (attack("flip-signs", "@x.safetensors", "--set=shares=1"), "unknown setting 'shares': did you mean 'share'?"),
+    (attack("flip-signs", "@x.safetensors", "--set=layers=stem*"), "no convolution with a norm is called 'stem*'"),
+    (attack("cerb", "@x", "--set=epoch=1"), "unknown setting 'epoch': did you mean 'epochs'?"),
+    (attack("retrained", "@x"), "retrained needs mark"),
+    (attack("retrained", "@x", "--set=mark=@host.safetensors"), "holds no mark"),
     (("verify", "@marked.safetensors", "--mark", "@mark.safetensors", *NET, "--sequential"), "are read at once"),
     (
         ("evade", "jpeg", "@marked.safetensors", "--mark", "@mark.safetensors", *DATA, *NET),
@@ -188,9 +269,9 @@ def test_a_mistake_is_one_line_that_says_what_to_do(desk: Desk, words: tuple[str
 
 
 def test_the_help_shows_how() -> None:
-    for command in ("mint", "embed"):
+    for command, says in (("mint", "passports"), ("embed", "passports"), ("attack", "flip"), ("judge", "--released")):
         told = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
-        assert "passports" in told[told.index("Example:") :]
+        assert says in told[told.index("Example:") :]
 
 
 def test_nothing_that_was_said_holds_a_secret(desk: Desk) -> None:

@@ -127,6 +127,7 @@ __all__ = [
     "attack",
     "cost",
     "forger",
+    "passport_forger",
     "query_accuracy",
     "recalibrated",
     "washer",
@@ -198,12 +199,21 @@ def attack(name: str, **settings: Any) -> Remove:
     >>> attack("prune-global", share=0.5)
     PruneGlobal(share=0.5, exclude_head=False, head=None, recalibrate=0)
     """
-    return _built("attack", ATTACKS, name, settings)
+    return _built("attack", {**ATTACKS, **PASSPORT_REMOVALS}, name, settings)
 
 
 def forger(name: str, **settings: Any) -> Forger:
     """The forger called `name`, with its defaults but for `settings`; raises as `attack` does."""
     return _built("forgery", FORGERIES, name, settings)
+
+
+def passport_forger(name: str, **settings: Any) -> PassportForger:
+    """The forger of passports called `name`, with its defaults but for `settings`; raises as `attack` does.
+
+    >>> passport_forger("solved", layers=2)
+    SolvedPassports(layers=2, flips=True)
+    """
+    return _built("forgery of passports", PASSPORT_FORGERIES, name, settings)
 
 
 def washer(name: str, **settings: Any) -> Washer:

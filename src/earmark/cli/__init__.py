@@ -80,6 +80,8 @@ _add(
     "attack",
     thief.attack,
     "earmark attack prune-global marked.safetensors --data digits --set share=0.3 --out pruned.safetensors",
+    "earmark attack flip-signs marked.safetensors --data digits --model resnet9-p --model-set norm=gn \\",
+    "    --out flipped.safetensors",
 )
 _add(
     app,
@@ -93,6 +95,9 @@ _add(
     "judge",
     court.judge,
     "earmark judge pruned.safetensors --claim commitment/claim.json --evidence commitment/evidence \\",
+    "    --committed-before 2024-05-01T12:00:00Z --known-since 2024-06-01T00:00:00Z",
+    "earmark judge flipped.safetensors --claim commitment/claim.json --evidence commitment/evidence \\",
+    "    --released marked.safetensors --model resnet9-p --model-set norm=gn \\",
     "    --committed-before 2024-05-01T12:00:00Z --known-since 2024-06-01T00:00:00Z",
 )
 _add(app, "report", measure.report, "earmark report verdict.json fidelity.json --out report.html")

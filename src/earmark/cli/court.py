@@ -113,7 +113,9 @@ def judge(
     The steps are signature, commitment, minting, time, and the suspect. p is multiplied by 2^64 for the keys that may
     have been tried in secret, whatever the times. With several claims, the options --evidence, --released,
     --released-model and --committed-before go with them in their order, and --released lets the judge see whose mark
-    was there first; a file that is not the committed model does not count, and the verdict says so. A claimant whose
+    was there first; a file that is not the committed model does not count, and the verdict says so. With --released,
+    --committed-before and --known-since, passports are also found in a suspect whose channels were flipped, moved,
+    scaled, folded or padded: they are matched to those of the released model. A claimant whose
     files are broken is rejected, and the others are ruled on. --sequential keeps the error probability and needs a mark
     of more triggers. Ends with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive, 2 broken files.
     """

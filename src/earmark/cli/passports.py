@@ -1,18 +1,20 @@
-"""Passports on the command line: minted for a network's layers, and embedded with or without a public path."""
+"""Passports on the command line: minted for a network's layers, embedded with or without a public path, and forged."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from earmark.attacks import PASSPORT_FORGERIES, PassportForger, passport_forger
 from earmark.cli.settings import Form
 from earmark.embed import FromHost, FromScratch, PassportLayers
 from earmark.errors import BadInput
 from earmark.marks import PassportMint, TriggerSet
 from earmark.training import Settings
 
-__all__ = ["METHODS", "embedding", "minting"]
+__all__ = ["METHODS", "embedding", "forging", "minting"]
 
 METHODS = ("passports-v1", "passports-v2", "passports-v3")
 FIXED = ("public", "triggers", "start", "settings", "augment", "checkpoint", "on_history")
@@ -48,3 +50,21 @@ def embedding(
 
     form = Form.of(f"settings of {name}", PassportLayers, Settings, without=FIXED)
     return Form(form.what, {**form.types, "fresh": bool}), build
+
+
+def forging(name: str, sets: list[str] | None) -> PassportForger:
+    """The forger `name` with its settings, those of its training run among them where it has one.
+
+    Raises:
+        BadInput: settings that it does not have, or one that it needs and did not get.
+    """
+    own = inspect.signature(PASSPORT_FORGERIES[name]).parameters
+    trains = (Settings,) if "settings" in own else ()
+
+    def build(**values: Any) -> PassportForger:
+        given = {setting: values.pop(setting) for setting in list(values) if setting in own}
+        if trains:
+            given["settings"] = own["settings"].default.but(**values)
+        return passport_forger(name, **given)
+
+    return Form.of(f"settings of {name}", PASSPORT_FORGERIES[name], *trains, without=("settings",)).fill(sets, build)

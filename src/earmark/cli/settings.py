@@ -9,14 +9,16 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, final, get_args, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
+from earmark.cli.secrets import Minted
 from earmark.core import Data, Mint
 from earmark.data import open_data
 from earmark.errors import BadInput, unknown_name
-from earmark.marks import LabelPolicy, TriggerMint, TriggerSet, from_settings, policy_from
+from earmark.marks import LabelPolicy, Passports, TriggerMint, TriggerSet, from_settings, policy_from
 
 __all__ = ["Form", "pairs"]
 
@@ -44,14 +46,24 @@ def _data(value: Any) -> Data:
     return open_data(value)
 
 
+def _passports(value: Any) -> Passports:
+    if not isinstance(value, str):
+        raise BadInput(f"expected the file of a mark of passports, got {value!r:.80}")
+    mark = Minted.open(Path(value)).mark
+    if not isinstance(mark, Passports):
+        raise BadInput(f"{value} holds a mark of kind {mark.kind!r}, expected passports")
+    return mark
+
+
 CONVERTERS: Mapping[Any, Callable[[Any], Any]] = {
     Data: _data,
     LabelPolicy: _policy,
     Mint[TriggerSet]: _mint,
+    Passports: _passports,
     TriggerMint: _mint,
     TriggerMint | None: _mint_or_none,
 }
-"""Values of the library that have a short text or a JSON object of their own."""
+"""Values of the library that have a short text, a JSON object or a file of their own."""
 
 
 def pairs(texts: Sequence[str] | None, option: str = "--set") -> dict[str, str]:
