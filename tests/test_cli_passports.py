@@ -198,6 +198,16 @@ def test_a_folded_network_is_built_by_code_of_its_own_and_found_in_any_order(des
     assert desk.run(*suspect, *RELEASED, *shown).status == 0
 
 
+def test_products_are_found_in_flipped_channels_without_a_release_and_not_for_v1(desk: Desk) -> None:
+    desk.good(*MINT, "--set", "layers=2", "--set", "scale=product", "--out", "@products.safetensors")
+    assert desk.good(*embed(2, "products", "multiplied"))["bits"] == 1
+    flipped = (word.replace("@marked", "@multiplied") for word in attack("flip-signs", "@turned.safetensors"))
+    desk.good(*flipped)
+    found = desk.run("verify", "@turned.safetensors", "--mark", "@products.safetensors", *NET, "--json")
+    assert (found.status, found.value["details"]["share"]) == (0, 1)
+    assert "embed by V2 or V3" in desk.fault(*embed(1, "products", "x"))
+
+
 FOLDED = """
 from torch import nn
 from earmark.models import PlainCNN
@@ -235,6 +245,7 @@ FAULTS: list[tuple[tuple[str, ...], str]] = [
     ((*MINT, "--set", "layers=stem*", "--out", "@x.safetensors"), "no convolution with a norm is called 'stem*'"),
     ((*MINT, "--set", f"signature={'a' * 19}", "--set=layers=2", "--out", "@x.safetensors"), "152 bits and the layers"),
     ((*MINT, "--set", "passports=suffle", "--out", "@x.safetensors"), "passports"),
+    ((*MINT, "--set", "scale=prodct", "--out", "@x.safetensors"), "'private' or 'product'"),
     ((*MINT, "--set", "layer=2", "--out", "@x.safetensors"), "unknown setting 'layer': did you mean 'layers'?"),
     ((*MINT, "--set", "witnesses=0", "--out", "@x.safetensors"), "take at least 1"),
     ((*MINT, "--count", "3", "--out", "@x.safetensors"), "--count is for triggers"),

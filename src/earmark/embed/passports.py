@@ -106,10 +106,14 @@ class PassportLayers:
 
         Raises:
             CannotCarry: the host lacks the mark's layers, or its classes or image shape are not the data's.
-            BadInput: a class without training images, triggers that do not fit, or a network in which both paths
-                cannot share a pass.
+            BadInput: a class without training images, triggers that do not fit, a network in which both paths cannot
+                share a pass, or bits that are signs of products and no public path to multiply with.
             Diverged: the loss stopped being finite.
         """
+        if mark.scale == "product" and not self.public:
+            raise BadInput(
+                "V1 has no public scale to multiply the private one with; embed by V2 or V3, or mint privately"
+            )
         anatomy = dissect(host, data.train.pixels[:1], self.head)
         _carries(data, anatomy, self.triggers)
         require_every_class(data.train)
@@ -140,7 +144,8 @@ class PassportLayers:
     def terms_for(self, mark: Passports) -> tuple[Term, ...]:
         """The loss terms: each path's cross entropy, and the signs."""
         norms = tuple(site.norm for site in mark.sites)
-        return PathsCrossEntropy(), SignLoss(norms, mark.bits, self.margin, self.ridge, self.sign)
+        product = mark.scale == "product"
+        return PathsCrossEntropy(), SignLoss(norms, mark.bits, self.margin, self.ridge, self.sign, product)
 
     def _identity(self, mark: Passports, test: Images) -> Any:
         watched = test.sample(self.watch)
@@ -148,7 +153,7 @@ class PassportLayers:
 
     def _measure(self, model: nn.Module, mark: Passports, test: Images) -> Record:
         """Shares: of bits that are right, and of test images and triggers answered rightly along each path."""
-        right = mark.read(mark.weights_in(model)) == mark.bits
+        right = mark.shown(model) == mark.bits
         record = {"bits": float(right.float().mean())}
         if self.triggers is not None:
             record["trig_acc"] = accuracy(model, self.triggers.as_images())

@@ -2,7 +2,7 @@
 
 from earmark.layers.fork import protect
 from earmark.layers.passport import PassportNorm, Path, expose, on_path, passport_norms
-from earmark.layers.sites import Site, find_sites
+from earmark.layers.sites import Site, find_sites, public_scales
 from earmark.layers.windows import affine, windows
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "on_path",
     "passport_norms",
     "protect",
+    "public_scales",
     "windows",
 ]

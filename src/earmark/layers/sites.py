@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from earmark.errors import BadInput, whole
 from earmark.models import device_of, dtype_of, evaluating
 
-__all__ = ["NORMS", "Site", "find_sites"]
+__all__ = ["NORMS", "Site", "find_sites", "public_scales"]
 
 NORMS: tuple[type[nn.Module], ...] = (_NormBase, nn.GroupNorm)
 MODES = ("zeros", "reflect", "replicate", "circular")
@@ -134,6 +134,17 @@ def find_sites(model: nn.Module, example: Tensor, layers: str | int) -> list[Sit
             raise BadInput(f"no convolution with a norm is called {layers!r}; there are {_names(found)}")
         return chosen
     return found[-whole("layers", layers, 1, len(found)) :]
+
+
+def public_scales(model: nn.Module, example: Tensor) -> dict[str, Tensor]:
+    """The scale of the norm behind each convolution, float64 (O,), for everybody to see; none where there is no norm.
+
+    Args:
+        model: any network, run once as in `find_sites`.
+        example: as in `find_sites`.
+    """
+    scales = {site.conv: getattr(model.get_submodule(site.norm), "weight", None) for site in _paired(model, example)}
+    return {conv: scale.detach().to("cpu", torch.float64) for conv, scale in scales.items() if scale is not None}
 
 
 def _names(sites: Sequence[Site]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, final
 
 import torch
@@ -15,7 +15,7 @@ from earmark import files
 from earmark.core import MOST_CLASSES, Data, Images, Null
 from earmark.errors import BadInput, CannotCarry, number, unknown_name, whole
 from earmark.keys import MarkKey
-from earmark.layers import Site, affine, find_sites, windows
+from earmark.layers import Site, affine, find_sites, public_scales, windows
 from earmark.marks.features import PASSPORTS, passports_of_images
 
 __all__ = ["NULL", "PassportMint", "Passports", "passport_mint"]
@@ -30,6 +30,11 @@ NULL = Null(
     "The signature's bits were drawn from the key after the passports were fixed, so a network that does not know the "
     "key has each of them with probability 1/2, independently.",
 )
+SCALES = ("private", "product")
+NULLS = {
+    "private": NULL,
+    "product": replace(NULL, words=f"A bit is the sign of the product of a private and a public scale. {NULL.words}"),
+}
 
 
 @final
@@ -37,9 +42,10 @@ NULL = Null(
 class Passports:
     """Two passports for each protected layer, and the bits that the signs of its scales carry: the mark of DeepIPR.
 
-    A suspect's bit o of a site is sign(<W_o, S>), S made from P_gamma (`layers.windows`). Bits come from the key's
-    stream "bits", whose context is the SHA-256 of all passports, sites and the signature text. Whoever solves for
-    passports, or picks a text, to fit a network cannot pick the bits with them: one changed number draws all anew.
+    A suspect's bit o of a site is sign(<W_o, S>), S made from P_gamma (`layers.windows`); where the mint's `scale` is
+    "product", it is sign(<W_o, S> gamma_o), gamma the scale of the suspect's own norm. Bits come from the key's stream
+    "bits", whose context is the SHA-256 of all passports, sites and the signature text. Whoever solves for passports,
+    or picks a text, to fit a network cannot pick the bits with them: one changed number draws all anew.
 
     Attributes:
         sites: the protected convolutions with their norms, in the network's order.
@@ -80,6 +86,8 @@ class Passports:
             object.__setattr__(self, "settings", json.loads(files.canonical_json(dict(self.settings))))
         except (TypeError, ValueError, RecursionError) as error:
             raise BadInput(f"passports: the settings are not JSON ({error}); use text, numbers and lists") from error
+        if self.scale not in SCALES:
+            raise unknown_name("scale of passports", str(self.scale), SCALES)
 
     def __len__(self) -> int:
         return len(self.bits)
@@ -94,7 +102,13 @@ class Passports:
 
     @property
     def null(self) -> Null:
-        return NULL
+        return NULLS[self.scale]
+
+    @property
+    def scale(self) -> str:
+        """What a bit is the sign of: the "private" scale, or its "product" with the public one."""
+        scale: str = self.settings.get("scale", "private")
+        return scale
 
     @property
     def capacity(self) -> int:
@@ -118,13 +132,52 @@ class Passports:
         """`values` (n, ...), site by site."""
         return list(torch.split(values, [site.outputs for site in self.sites]))
 
-    def read(self, weights: Sequence[Tensor]) -> Tensor:
-        """The bits (n,) that convolutions with these weights show: int8, 0 where a scale is 0 or no number."""
+    def read(self, weights: Sequence[Tensor], public: Sequence[Tensor] | None = None) -> Tensor:
+        """The bits (n,) that convolutions with these weights show: int8, 0 where a scale is 0 or no number.
+
+        Args:
+            weights: one for each site.
+            public: the scales (O,) of the norms behind them; needed where bits are signs of products.
+
+        Raises:
+            BadInput: bits of products without public scales.
+        """
         scales = [
             affine(weight.detach().to("cpu", torch.float64), means)[0]
             for weight, means in zip(weights, self.means(), strict=True)
         ]
+        if self.scale == "product":
+            if public is None:
+                raise BadInput("these bits are signs of products; give the public scales, or the network to `shown`")
+            scales = [own * other for own, other in zip(scales, public, strict=True)]
         return torch.nan_to_num(torch.cat(scales)).sign().to(torch.int8)
+
+    def shown(self, model: nn.Module) -> Tensor:
+        """The bits (n,) that a network shows, as `read` gives them.
+
+        For products, the norms behind the convolutions are found by running the network on a witness. Where there is
+        none, the public scale is 1: a norm that was folded into its convolution has left gamma_o W_o there.
+
+        Raises:
+            CannotCarry: a network without the mark's layers, or products and no witness.
+        """
+        convs = self._convs_in(model)
+        weights = [conv.weight for conv in convs.values()]
+        if self.scale == "private":
+            return self.read(weights)
+        return self.read(weights, self.public_in(model, list(convs)))
+
+    def public_in(self, model: nn.Module, convs: Sequence[str]) -> list[Tensor]:
+        """The public scales (O,) behind convolutions of a network, float64, 1 where there is no norm.
+
+        Raises:
+            CannotCarry: a mark without witnesses, one of which the network is run on.
+        """
+        if self.witnesses is None:
+            raise CannotCarry("the mark has no witnesses to run a network on, which shows where its public scales are")
+        found = public_scales(model, self.witnesses.pixels[:1].float() / 255)
+        widths = [len(model.get_parameter(f"{conv}.weight")) for conv in convs]
+        return [found.get(conv, torch.ones(n, dtype=torch.float64)) for conv, n in zip(convs, widths, strict=True)]
 
     def weights_in(self, model: nn.Module) -> list[Tensor]:
         """The weights of the protected convolutions in a network of the same architecture.
@@ -134,13 +187,16 @@ class Passports:
         Raises:
             CannotCarry: a network that has no such convolutions.
         """
-        convs = {name: m.weight for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
-        named = [convs.get(site.conv) for site in self.sites]
-        if all(w is not None and tuple(w.shape) == site.weight for w, site in zip(named, self.sites, strict=True)):
-            return [weight for weight in named if weight is not None]
+        return [conv.weight for conv in self._convs_in(model).values()]
+
+    def _convs_in(self, model: nn.Module) -> dict[str, nn.Conv2d]:
+        convs = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+        shapes = {name: tuple(conv.weight.shape) for name, conv in convs.items()}
+        if all(shapes.get(site.conv) == site.weight for site in self.sites):
+            return {site.conv: convs[site.conv] for site in self.sites}
         wanted = {site.weight for site in self.sites}
-        alike = [weight for weight in convs.values() if tuple(weight.shape) in wanted]
-        if [tuple(weight.shape) for weight in alike] != [site.weight for site in self.sites]:
+        alike = {name: conv for name, conv in convs.items() if shapes[name] in wanted}
+        if [shapes[name] for name in alike] != [site.weight for site in self.sites]:
             raise CannotCarry(
                 f"the network does not have the {len(self.sites)} convolutions that the passports are for, neither by "
                 "name nor by shape"
@@ -216,6 +272,9 @@ class PassportMint:
         tolerance: epsilon_f, by how many percentage points the accuracy with passports may differ from the one
             without; 3 for AlexNet and 10 for ResNet in the paper, which set it after its attacks.
         witnesses: how many test images, chosen by the key, go into the mark for the fidelity process.
+        scale: what a bit is the sign of. "private" is the paper's <W_o, S>. "product" is <W_o, S> gamma_o, gamma the
+            public scale that V2 and V3 learn beside it: whoever negates a filter negates gamma_o with it to keep the
+            function, and the product stays, as it does where gamma is folded into the filter. It needs a witness.
     """
 
     layers: str | int = 3
@@ -224,6 +283,7 @@ class PassportMint:
     images: int = 20
     tolerance: float = 3.0
     witnesses: int = 200
+    scale: Literal["private", "product"] = "private"
 
     def __post_init__(self) -> None:
         if not isinstance(self.layers, str):
@@ -233,6 +293,10 @@ class PassportMint:
         whole("images", self.images, 1, 10_000)
         whole("witnesses", self.witnesses, 0, 100_000)
         number("tolerance", self.tolerance, 0, 100)
+        if self.scale not in SCALES:
+            raise unknown_name("scale of passports", str(self.scale), SCALES)
+        if self.scale == "product" and not self.witnesses:
+            raise BadInput("witnesses: products are read from a network that is run on one; take at least 1")
         try:
             self.signature.encode()
         except (AttributeError, UnicodeEncodeError) as error:
@@ -282,8 +346,11 @@ class PassportMint:
         return self.make(key, mark.sites, None if self.passports == "random" else mark.pairs, mark.witnesses)
 
     def settings(self) -> dict[str, Any]:
-        """The name, the format and every field, as JSON."""
-        return {"mint": "passports", "format": FORMAT, **{f.name: getattr(self, f.name) for f in fields(self)}}
+        """The name, the format and every field, as JSON; a private scale is not named, as in all marks before."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.scale == "private":
+            del own["scale"]
+        return {"mint": "passports", "format": FORMAT, **own}
 
 
 def passport_mint(settings: Mapping[str, Any]) -> PassportMint:
@@ -342,5 +409,7 @@ def _keyed(
         f"{what}.{at}": p for at, pair in enumerate(pairs) for what, p in zip(("scale", "shift"), pair, strict=True)
     }
     about = [[site.to_dict() for site in sites], str(settings["signature"])]
+    if "scale" in settings:
+        about.append(str(settings["scale"]))
     context = bytes.fromhex(files.digest(bound, about))
     return key.stream("bits", context).signs(capacity), key.stream("places", context).permutation(capacity)

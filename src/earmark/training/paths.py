@@ -79,6 +79,8 @@ def sign_loss(scales: Tensor, bits: Tensor, margin: float, ridge: float, weight:
 class SignLoss:
     """`sign_loss` of all passport layers of a network, so that the signs of their scales become the bits.
 
+    With `product`, the scales are those of both paths multiplied, and the public one learns from the loss as well.
+
     It is computed from the weights in training and kept nowhere, so every process of several has it.
 
     Attributes:
@@ -87,6 +89,7 @@ class SignLoss:
         margin: how far from 0 the scales are driven.
         ridge: keeps the scales from growing.
         weight: lambda.
+        product: whether the public scale has a say.
 
     Raises:
         BadInput: a number that is negative.
@@ -97,6 +100,7 @@ class SignLoss:
     margin: float = 0.1
     ridge: float = 1e-5
     weight: float = 0.1
+    product: bool = False
     needs_host = False
     needs_triggers = False
     needs_labels = False
@@ -107,7 +111,10 @@ class SignLoss:
             number(f"{what} of the sign loss", getattr(self, what), 0, 1e6)
 
     def __call__(self, step: Step) -> Tensor:
-        scales = torch.cat([_layer(step.model, name).affine()[0] for name in self.norms]).float()
+        layers = [_layer(step.model, name) for name in self.norms]
+        scales = torch.cat([layer.affine()[0] for layer in layers]).float()
+        if self.product:
+            scales = scales * torch.cat([layer.norm.get_parameter("weight") for layer in layers])
         return sign_loss(scales, self.bits, self.margin, self.ridge, self.weight)
 
 

@@ -33,7 +33,8 @@ class PassportTest:
     With k of n bits right, p = min(1, 2^g P(X >= k)), X ~ Binomial(n, 1/2), where g are the grinding bits: for a
     network that has nothing to do with the key, its signs are n independent guesses of bits that the key drew after the
     passports were fixed. That they were is the judge's to check, by minting the mark again. A scale of 0 is a wrong
-    bit. Nothing is read from the suspect's norms: a plain scale is no passport (Fan et al. 2021, Algorithm 3).
+    bit. Nothing is read from the suspect's norms: a plain scale is no passport (Fan et al. 2021, Algorithm 3). Where
+    the mark's bits are signs of products (`PassportMint.scale`), the norm's scale is one factor, and never a bit alone.
 
     The paper's verification also asks for fidelity (Definition 1): the accuracy with the passports presented may differ
     by no more than epsilon_f from the accuracy without. It is measured on the mark's witnesses where the suspect takes
@@ -93,7 +94,7 @@ class PassportTest:
     def _plain(self, suspect: nn.Module, mark: Passports) -> Verdict:
         try:
             with foreign(CannotCarry):
-                shown = mark.read(mark.weights_in(suspect))
+                shown = mark.shown(suspect)
         except (CannotCarry, NoAnswer) as error:
             return self._unread(mark, str(error))
         return self.judged(shown, mark, _fidelity(suspect, mark))

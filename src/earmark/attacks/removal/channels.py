@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from earmark.attacks.removal.rearrange import Consumer, Rearrange, per_channel, selected
 from earmark.core import Data
-from earmark.errors import number
+from earmark.errors import CannotCarry, number
 from earmark.marks import Passports
 
 __all__ = [
@@ -89,9 +89,11 @@ class MarkByFlips:
         """A copy of `host` that shows the mark's bits, as many as its norms allow.
 
         Raises:
-            CannotCarry: a host without the mark's layers.
+            CannotCarry: a host without the mark's layers, or bits that are signs of products, which no flip changes.
         """
-        shown = mark.split(mark.read(mark.weights_in(host)))
+        if mark.scale == "product":
+            raise CannotCarry("the bits are signs of private times public scales, which a flip leaves as they are")
+        shown = mark.split(mark.shown(host))
         marked = copy.deepcopy(host)
         for site, have, wanted in zip(mark.sites, shown, mark.split(mark.bits), strict=True):
             conv, norm = marked.get_submodule(site.conv), marked.get_submodule(site.norm)

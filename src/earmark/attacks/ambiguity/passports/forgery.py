@@ -92,7 +92,7 @@ def posed(model: nn.Module, sites: tuple[Site, ...], pairs: Pairs, data: Data, r
     settings = PassportMint(layers=len(sites), passports="mix", witnesses=len(chosen)).settings()
     blank = torch.ones(sum(site.outputs for site in sites), dtype=torch.int8)
     mark = Passports(sites, pairs, blank, settings, data.test.subset(chosen))
-    shown = mark.read(mark.weights_in(model))
+    shown = mark.shown(model)
     return Passports(sites, pairs, torch.where(shown == 0, blank, shown), settings, mark.witnesses)
 
 
