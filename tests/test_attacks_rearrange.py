@@ -54,25 +54,11 @@ def test_flipped_signs_leave_half_of_the_bits(norm: str) -> None:
     assert CHANCE[0] < shown(kept(FlipSigns(), marked(norm)), norm) < CHANCE[1]
 
 
-@pytest.mark.parametrize("norm", ["bn", "gn"])
+@pytest.mark.parametrize("norm", ["bn", "gn", "resnet"])
 def test_permuted_channels_leave_half_of_the_bits(norm: str) -> None:
     attacked = kept(PermuteChannels(), marked(norm))
     assert CHANCE[0] < shown(attacked, norm) < CHANCE[1]
     assert PassportTest()(attacked, mark_for(norm)).accepted is False
-
-
-def test_where_a_shortcut_reads_the_channels_too_they_keep_their_order() -> None:
-    before = marked("resnet")
-    attacked = kept(PermuteChannels(), before)
-    kept_order = [same_order(before, attacked, site.conv) for site in mark_for("resnet").sites]
-    assert any(kept_order)
-    assert not all(kept_order)
-
-
-def same_order(one: nn.Module, other: nn.Module, conv: str) -> bool:
-    """Whether the filters of a convolution have the same lengths in the same order."""
-    lengths = [weight(network, conv).flatten(1).norm(dim=1) for network in (one, other)]
-    return torch.allclose(*lengths)
 
 
 def weight(network: nn.Module, name: str) -> Tensor:

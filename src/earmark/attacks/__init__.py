@@ -12,7 +12,7 @@
 | name | removal of passports: what needs convolutions with norms, and changes no answer (but for the last) |
 |---|---|
 | flip-signs | `FlipSigns`: a filter and its norm's scale negated |
-| permute-channels | `PermuteChannels`: channels in another order |
+| permute-channels | `PermuteChannels`: channels in another order, those of a residual stream all together |
 | rescale-channels | `RescaleChannels`: channels multiplied, and divided in the next layer |
 | fold-norm | `FoldNorm`: batch norm written into the convolution |
 | dummy-channels | `DummyChannels`: channels that cancel |
@@ -67,11 +67,12 @@ from earmark.attacks.evasion.filters import BitDepth, Blur, Median
 from earmark.attacks.evasion.jpeg import Jpeg
 from earmark.attacks.evasion.noise import NoiseDenoise
 from earmark.attacks.evasion.washer import Washer
-from earmark.attacks.removal.channels import FlipSigns, FoldNorm, MarkByFlips, PermuteChannels, RescaleChannels
+from earmark.attacks.removal.channels import FlipSigns, FoldNorm, MarkByFlips, RescaleChannels
 from earmark.attacks.removal.dummies import DummyChannels
 from earmark.attacks.removal.extract import Extract
 from earmark.attacks.removal.fine_tune import FineTune, ftal, ftll, rtal, rtll
 from earmark.attacks.removal.overwrite import Overwrite
+from earmark.attacks.removal.permute import PermuteChannels
 from earmark.attacks.removal.prune import PruneChannels, PruneGlobal, PruneLayers, PruneRandom
 from earmark.attacks.removal.quantise import Half, Quantise
 from earmark.attacks.removal.recalibrate import recalibrated

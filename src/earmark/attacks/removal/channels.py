@@ -1,9 +1,8 @@
-"""Signs, order and scale of channels, changed so that the network's function stays and its weights show chance."""
+"""Signs and scale of channels, changed so that the network's function stays and its weights show chance."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -11,7 +10,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from earmark.attacks.removal.rearrange import Consumer, Rearrange, per_channel, selected
+from earmark.attacks.removal.rearrange import Consumer, Rearrange, selected
 from earmark.core import Data
 from earmark.errors import CannotCarry, number
 from earmark.marks import Passports
@@ -20,11 +19,9 @@ __all__ = [
     "FlipSigns",
     "FoldNorm",
     "MarkByFlips",
-    "PermuteChannels",
     "RescaleChannels",
     "block_signs",
     "negated",
-    "reordered",
 ]
 
 
@@ -100,38 +97,6 @@ class MarkByFlips:
             assert isinstance(conv, nn.Conv2d), "marks are for convolutions"
             negated(conv, norm, block_signs(norm, (have * wanted).float()))
         return marked
-
-
-@final
-@dataclass(frozen=True)
-class PermuteChannels(Rearrange):
-    """Put a layer's output channels, and the inputs of the layer that reads them, in a random order.
-
-    Group norm keeps its groups together: they change places as a whole, and channels inside each.
-    """
-
-    def _change(
-        self, conv: nn.Conv2d, norm: nn.Module, reader: Consumer | None, rng: torch.Generator
-    ) -> Sequence[nn.Module] | None:
-        assert reader is not None, "the layer that reads the channels changes with them"
-        return reordered(conv, norm, reader, rng)
-
-
-def reordered(conv: nn.Conv2d, norm: nn.Module, consumer: Consumer, rng: torch.Generator) -> Sequence[nn.Module] | None:
-    """The layers with the channels between them in a random order that their groups allow, in place."""
-    parts = math.lcm(norm.num_groups if isinstance(norm, nn.GroupNorm) else 1, conv.groups)
-    index = torch.arange(conv.out_channels).view(parts, -1)
-    if conv.groups == 1:
-        index = index[torch.randperm(parts, generator=rng)]
-    order = index.gather(1, torch.rand(index.shape, generator=rng).argsort(1)).flatten().to(conv.weight.device)
-    weight = selected(consumer, order, conv.out_channels)
-    if weight is None:
-        return None
-    consumer.weight.copy_(weight.clone())
-    for tensor in (conv.weight, conv.bias, *per_channel(norm)):
-        if tensor is not None:
-            tensor.copy_(tensor[order].clone())
-    return conv, norm, consumer
 
 
 @final

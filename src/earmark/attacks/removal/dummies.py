@@ -10,8 +10,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from earmark.attacks.removal.channels import reordered
-from earmark.attacks.removal.rearrange import Consumer, Norm, Rearrange, selected
+from earmark.attacks.removal.permute import shuffled
+from earmark.attacks.removal.rearrange import Consumer, Norm, Rearrange, per_channel, selected
 from earmark.errors import number
 
 __all__ = ["DummyChannels"]
@@ -57,7 +57,20 @@ class DummyChannels(Rearrange):
         weight.view(len(weight), len(order), -1)[:, -len(copied) :].neg_()
         shuffle = torch.randperm(conv.in_channels, generator=rng).to(conv.weight.device)
         filters = torch.cat([conv.weight, conv.weight[order[old:]][:, shuffle]])
-        return reordered(_wider(conv, filters, order), _wider_norm(norm, order), _reading(reader, weight), rng)
+        return _shuffled(_wider(conv, filters, order), _wider_norm(norm, order), _reading(reader, weight), rng)
+
+
+def _shuffled(conv: nn.Conv2d, norm: nn.Module, reader: Consumer, rng: torch.Generator) -> Sequence[nn.Module]:
+    """The layers with the channels between them in a random order that their groups allow, in place."""
+    blocks = norm.num_groups if isinstance(norm, nn.GroupNorm) else 1
+    order = shuffled(conv.out_channels, blocks, True, rng).to(conv.weight.device)
+    weight = selected(reader, order, conv.out_channels)
+    assert weight is not None, "a reader of all channels"
+    reader.weight.copy_(weight.clone())
+    for tensor in (conv.weight, conv.bias, *per_channel(norm)):
+        if tensor is not None:
+            tensor.copy_(tensor[order].clone())
+    return conv, norm, reader
 
 
 def _wider(conv: nn.Conv2d, filters: Tensor, order: Tensor) -> nn.Conv2d:

@@ -22,7 +22,7 @@ from earmark.errors import BadInput
 from earmark.layers import Site, find_sites
 from earmark.models import as_input, evaluating, logits_of
 
-__all__ = ["Consumer", "Norm", "Rearrange", "per_channel", "selected"]
+__all__ = ["IMAGES", "Consumer", "Norm", "Rearrange", "answers", "per_channel", "selected", "unchanged"]
 
 IMAGES = 8
 TOLERANCE = 1e-4
@@ -54,7 +54,7 @@ class Rearrange(ABC):
     def __call__(self, model: nn.Module, data: Data, rng: torch.Generator) -> nn.Module:
         changed, images = copy.deepcopy(model), data.test.sample(IMAGES).pixels
         sites = find_sites(changed, images[:1].float() / 255, self.layers)
-        readers, wanted = _readers(changed, images), _answers(changed, images)
+        readers, wanted = _readers(changed, images), answers(changed, images)
         done = [self._tried(changed, names, images, wanted, rng) for names in self._places(sites, readers)]
         if not any(done):
             raise BadInput(
@@ -86,7 +86,7 @@ class Rearrange(ABC):
             return False
         for name, layer, old in zip(names, after, before, strict=True):
             model.set_submodule(name, layer.train(old.training))
-        if _same(model, images, wanted):
+        if unchanged(model, images, wanted):
             return True
         for name, layer in zip(names, before, strict=True):
             model.set_submodule(name, layer)
@@ -122,7 +122,7 @@ def _readers(model: nn.Module, images: Tensor) -> dict[str, str]:
     watched = {n: m for n, m in model.named_modules() if isinstance(m, _NormBase | nn.GroupNorm | Consumer)}
     hooks = [m.register_forward_pre_hook(note(n, not isinstance(m, Consumer))) for n, m in watched.items()]
     try:
-        _answers(model, images[:1])
+        answers(model, images[:1])
     finally:
         for hook in hooks:
             hook.remove()
@@ -134,14 +134,16 @@ def _readers(model: nn.Module, images: Tensor) -> dict[str, str]:
     return {n: found[0] for n, found in following.items() if found and names.count(n) == names.count(found[0]) == 1}
 
 
-def _answers(model: nn.Module, images: Tensor) -> Tensor:
-    with evaluating(model), torch.no_grad():
+def answers(model: nn.Module, images: Tensor, grad: bool = False) -> Tensor:
+    """The logits, float32 (n, K), that a network gives images in eval mode, with a graph behind them if wanted."""
+    with evaluating(model), torch.set_grad_enabled(grad):
         return logits_of(model(as_input(images, model))).float()
 
 
-def _same(model: nn.Module, images: Tensor, wanted: Tensor) -> bool:
+def unchanged(model: nn.Module, images: Tensor, wanted: Tensor) -> bool:
+    """Whether a network's answers to images differ from `wanted` by no more than 1e-4 of the largest."""
     try:
-        found = _answers(model, images)
+        found = answers(model, images)
     except RuntimeError:  # shapes that no longer fit
         return False
     return float((found - wanted).abs().max()) <= TOLERANCE * max(1.0, float(wanted.abs().max()))
