@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import UTC, datetime
 from functools import cache
 
@@ -27,7 +28,7 @@ from earmark.evidence.judge import minting_fault
 from earmark.keys import MarkKey
 from earmark.layers import PassportNorm, find_sites, public_scales
 from earmark.marks import PassportMint, Passports
-from earmark.training import SignLoss, Step, accuracy
+from earmark.training import SignLoss, Step, accuracy, predict
 from earmark.verify import PassportTest
 
 MINT = PassportMint(layers=3, signature="(c) A", witnesses=60, scale="product")
@@ -110,6 +111,25 @@ def test_moved_widened_and_flipped_channels_are_aligned_as_private_ones_are(norm
         stolen = attack(stolen, DATA, rng(3))
     assert not PassportTest()(stolen, product(norm)).accepted
     found = PassportTest(released=owned(norm))(stolen, product(norm))
+    assert found.accepted
+    assert found.details["share"] == 1
+
+
+class Negated(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return -x
+
+
+def test_signs_that_are_hidden_between_filter_and_norm_are_found_by_alignment() -> None:
+    mark, stolen = product("bn"), copy.deepcopy(owned("bn"))
+    with torch.no_grad():
+        for weight in mark.weights_in(stolen):
+            weight.neg_()
+    for site in mark.sites:
+        stolen.set_submodule(site.norm, nn.Sequential(Negated(), stolen.get_submodule(site.norm)))
+    torch.testing.assert_close(predict(stolen, DATA.test), predict(owned("bn"), DATA.test))
+    assert share(stolen, mark) < 0.1
+    found = PassportTest(released=owned("bn"))(stolen, mark)
     assert found.accepted
     assert found.details["share"] == 1
 

@@ -50,9 +50,8 @@ class Alignment(NamedTuple):
 
 
 class _Trace(NamedTuple):
-    """A convolution by name, and what it read and wrote in the same places of the same images: (channels, places)."""
+    """A convolution, and what it read and wrote in the same places of the same images: (channels, places)."""
 
-    name: str
     conv: nn.Conv2d
     read: Tensor
     wrote: Tensor
@@ -79,7 +78,8 @@ def align(suspect: nn.Module, released: nn.Module, mark: Passports) -> Alignment
 
     A bit counts only where W'_o and the released filter have a cosine of 0.5 or more after S_gamma and S_beta were
     projected out of both, and all likeness to the released weight is to the projected one: the share of the weights
-    that carries the bits has no say in which channel is which, or with which sign.
+    that carries the bits has no say in which channel is which, or with which sign. Where bits are signs of products,
+    the public scale is the released network's, whose channels these are then: the suspect's may lie anywhere.
 
     Args:
         suspect: the accused network.
@@ -101,7 +101,7 @@ def align(suspect: nn.Module, released: nn.Module, mark: Passports) -> Alignment
         found.append(_closest(own[site.conv], theirs[site.conv], _bases(means, site), [one.out for one in found]))
     cosine = torch.cat([one.cosine for one in found])
     weights = [_grouped(one.weight, site) for one, site in zip(found, mark.sites, strict=True)]
-    public = _public(suspect, theirs, found, mark) if mark.scale == "product" else None
+    public = mark.public_in(released, [site.conv for site in mark.sites]) if mark.scale == "product" else None
     bits = torch.where(cosine >= COSINE, mark.read(weights, public), 0).to(torch.int8)
     return Alignment(bits, int((cosine >= COSINE).sum()), float(cosine.median()))
 
@@ -121,7 +121,7 @@ def _traces(model: nn.Module, probes: Tensor) -> dict[str, _Trace]:
     def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(conv: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             assert isinstance(conv, nn.Conv2d), "hooks are on convolutions alone"
-            found.setdefault(name, _Trace(name, conv, _sampled(args[0]), _sampled(output)))
+            found.setdefault(name, _Trace(conv, _sampled(args[0]), _sampled(output)))
 
         return hook
 
@@ -185,14 +185,6 @@ def _closest(own: _Trace, theirs: _Trace, bases: Tensor, before: Sequence[Match]
             break
         best = max(best, tried(*settled(released, suspect, lengths, *start)), key=lambda one: float(one.cosine.sum()))
     return best
-
-
-def _public(suspect: nn.Module, theirs: Mapping[str, _Trace], found: Sequence[_Found], mark: Passports) -> list[Tensor]:
-    """The suspect's public scales in the order and with the signs of its aligned filters: s_o gamma[pi_o(o)]."""
-    scales = mark.public_in(suspect, [theirs[site.conv].name for site in mark.sites])
-    return [
-        scale[one.out.channel.clamp(min=0)] * one.out.factor.sign() for scale, one in zip(scales, found, strict=True)
-    ]
 
 
 def _centred(x: Tensor) -> Tensor:
