@@ -25,6 +25,8 @@ from earmark.reports.figures import (
     Panel,
     SweepPoint,
     contact_sheet,
+    convergence,
+    distributions,
     evidence_plot,
     feature_clouds,
     of_reproduction,
@@ -249,3 +251,52 @@ def test_stronger_evidence_stands_further_right_of_the_line() -> None:
     axes = evidence_plot([ruling(log10_p=-40), ruling("weak", -1.0, False)]).axes[0]
     left, right = axes.get_xlim()
     assert left > 0 > -6 > -40 > right
+
+
+def test_attacks_without_evidence_say_nothing_of_it_and_name_their_strength() -> None:
+    points: list[dict[str, float | None]] = [{"flipped": 0.0, "val_acc": 90.0}, {"flipped": 1.0, "val_acc": 10.0}]
+    (axes,) = robustness_curves({"V1": [points]}, "flipped").axes
+    assert (axes.get_title(), axes.get_xlabel()) == ("V1", "Share of scales negated (%)")
+    assert np.array_equal(np.asarray(axes.lines[0].get_xydata()), [[0, 90], [100, 10]])
+
+
+def test_a_layer_that_settles_is_drawn_with_one_line_a_channel() -> None:
+    points: list[dict[str, float | None]] = [
+        {"epoch": at, "val_acc": 10 * at, "moved": 1 / at, "gamma 0": 0.1, "gamma 1": -0.1, "beta 0": None, "bits": 1}
+        for at in (1.0, 2.0)
+    ]
+    found = {"paper": "deepipr", "table": "figure18", "over": "epoch", "rows": [{"method": "V1", "curves": [points]}]}
+    panels = of_reproduction(found)["convergence"].axes
+    assert [len(ax.lines) for ax in panels[:2]] == [1, 1]
+    assert np.array_equal(np.asarray(panels[0].lines[0].get_xydata()), [[1, 10], [2, 20]])
+    assert len(panels) == 4
+    assert [line.get_ydata()[0] for line in panels[2].lines[:2]] == [0.1, -0.1]  # type: ignore[index]
+    with pytest.raises(BadInput, match="nothing to draw"):
+        convergence([{"epoch": 1.0}])
+
+
+def test_distributions_lie_over_each_other_in_the_same_bins(tmp_path: Path) -> None:
+    rows = []
+    for label, shift in (("real", 0.0), ("forged", 3.0)):
+        save_tensors(tmp_path / f"{label}.safetensors", {"weights": torch.randn(500, generator=rng(0)) + shift})
+        rows.append({"method": label, "samples": f"{label}.safetensors", "metrics": {}})
+    found = {"paper": "deepipr", "table": "figure19", "over": None, "rows": rows}
+    (axes,) = of_reproduction(found, tmp_path)["distributions"].axes
+    outlines = [patch.get_extents().transformed(axes.transData.inverted()) for patch in axes.patches]
+    assert [outlines[0].x0, outlines[0].x1] == pytest.approx([outlines[1].x0, outlines[1].x1])
+    assert axes.get_title() == "weights"
+
+
+@pytest.mark.parametrize(
+    ("rows", "wrong"),
+    [
+        ({}, "same quantities"),
+        ({"a": {}}, "same quantities"),
+        ({"a": {"x": torch.ones(2)}, "b": {"y": torch.ones(2)}}, "same quantities"),
+        ({"a": {"x": torch.ones(0)}}, "not finite"),
+        ({"a": {"x": torch.tensor([1.0, float("nan")])}}, "not finite"),
+    ],
+)
+def test_distributions_that_cannot_be_drawn_are_refused(rows: dict[str, dict[str, Tensor]], wrong: str) -> None:
+    with pytest.raises(BadInput, match=wrong):
+        distributions(rows)

@@ -62,6 +62,15 @@ HEADINGS = {
     "best_forged_acc": "the best of them (%)",
     "forged_detected": "Their bits (%)",
     "best_forged_detected": "the best of those (%)",
+    "forged_drop": "Acc with forged passports, to the owner's (points)",
+    "unlike_owner": "Bits unlike the owner's (%)",
+    "owner_detected": "The owner's bits, still detected (%)",
+    "published": "Accepted as published (%)",
+    "judged": "Accepted by the judge (%)",
+    "train_x": "Training step (x)",
+    "infer_x": "Inference (x)",
+    "passport_needed": "Passport needed to infer (1: yes)",
+    "black_box": "Verified by queries (1: yes)",
     "weakest_log10_p": "log10 p, weakest through what costs 3 points or less",
 }
 """How a metric is headed; a metric that is not named here is headed by its own name."""

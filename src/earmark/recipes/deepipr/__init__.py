@@ -46,8 +46,9 @@ def _targets(table: str, setting: str) -> tuple[str, ...]:
 
 
 def _describe(bench: Bench) -> dict[str, Any]:
-    own = {name: value for name, value in vars(bench.effort).items() if name not in ("notes", "run", "tune")}
-    return {**own, "data": bench.images, "run": bench.run.to_dict(), "tune run": bench.effort.tune.to_dict()}
+    own = {name: value for name, value in vars(bench.effort).items() if name not in ("notes", "run")}
+    runs = {f"{name} run": own.pop(name).to_dict() for name in ("tune", "forger", "insider")}
+    return {**own, "data": bench.images, "run": bench.run.to_dict(), **runs}
 
 
 def _notes(table: str, bench: Bench) -> list[str]:

@@ -13,16 +13,20 @@ from torch import nn
 from earmark.attacks import FlipScales, PruneGlobal, Transfer
 from earmark.core import Data, rng
 from earmark.embed import PassportLayers
+from earmark.files import save_tensors
 from earmark.keys import MarkKey
+from earmark.layers import Site, passport_norms
 from earmark.marks import Abstract, PassportMint, Passports, TriggerSet
 from earmark.models import built, dissect
 from earmark.recipes.deepipr.scales import SCALES
 from earmark.recipes.deepipr.settings import SETTINGS
+from earmark.recipes.deepipr.watching import parameters_of, watched_layer
 from earmark.recipes.rows import Point
 from earmark.recipes.sources import open_images, reduced
 from earmark.recipes.store import Store
-from earmark.training import CrossEntropy, Settings, accuracy, fit
-from earmark.verify import PassportTest, presented
+from earmark.suspects import as_query
+from earmark.training import CrossEntropy, Record, Settings, accuracy, fit
+from earmark.verify import PassportTest, TriggerTest, presented
 
 __all__ = ["Bench", "Protection"]
 
@@ -62,6 +66,7 @@ class Bench:
         effort = {name: value for name, value in vars(self.effort).items() if name not in ("notes", "seeds")}
         read, self.images, self.notes = open_images(self.effort.data or self.setting.data, data)
         self.data = reduced(read, self.effort.images, self.effort.test, self._size, seed)
+        self.out = out
         self.store = Store(out / scale / setting / f"seed{seed}", {"effort": repr(effort), "seed": seed}, self.data)
         self.augment = self.setting.augment if self.effort.augment else None
         self.run = self.effort.run.but(weight_decay=self.setting.weight_decay)
@@ -79,31 +84,56 @@ class Bench:
 
     def network(self, one: Protection) -> nn.Module:
         """The network, trained from scratch once: what is released of a protected one."""
-        return self.store.model(one.slug, lambda: self._fresh(one.norm), partial(self._trained, one))
+        return self.store.model(one.slug, lambda: self._fresh(one.norm), partial(self.trained, one))
 
-    def _trained(self, one: Protection, checkpoint: Path) -> nn.Module:
+    def trained(self, one: Protection, checkpoint: Path | None = None, steps: int | None = None) -> nn.Module:
+        """The network, trained anew; it ends after so many `steps`, where some are given."""
+        run = self.run.but(steps=steps)
         if one.scheme != "baseline":
-            embed = PassportLayers(
-                public=one.scheme != "V1",
-                triggers=self.triggers if one.scheme == "V3" else None,
-                settings=self.run,
-                augment=self.augment,
-                watch=0,
-                checkpoint=checkpoint,
+            return self._embed(one).but(settings=run, checkpoint=checkpoint)(
+                self._fresh(one.norm), self.mark(one), self.data, rng(self.seed)
             )
-            return embed(self._fresh(one.norm), self.mark(one), self.data, rng(self.seed))
         model = self._fresh(one.norm)
         fit(
             model,
             self.data.train,
             (CrossEntropy(),),
-            self.run.but(triggers_per_batch=0),
+            run.but(triggers_per_batch=0),
             rng(self.seed),
             augment=self.augment,
             checkpoint=checkpoint,
             title="baseline",
         )
         return model
+
+    def _embed(self, one: Protection) -> PassportLayers:
+        return PassportLayers(
+            public=one.scheme != "V1",
+            triggers=self.triggers if one.scheme == "V3" else None,
+            augment=self.augment,
+            watch=0,
+        )
+
+    def converging(self, one: Protection) -> list[Point]:
+        """The protected network's training once more, watched after each epoch (Figure 18).
+
+        Accuracy, and what `watched_layer` measures of the middle one of the passport layers.
+        """
+
+        def measure() -> list[Point]:
+            history: list[Record] = []
+            site = self.middle(one)
+            embed = self._embed(one).but(
+                settings=self.run,
+                watch=self.effort.watch,
+                measures=watched_layer(site),
+                on_history=history.extend,
+                checkpoint=self.store.checkpoint(f"{one.slug}.converging"),
+            )
+            embed(self._fresh(one.norm), self.mark(one), self.data, rng(self.seed))
+            return [{"epoch": at, **record, "val_acc": 100 * record["val_acc"]} for at, record in enumerate(history, 1)]
+
+        return self.store.value(f"{one.slug}.converging", measure)
 
     def mark(self, one: Protection, other: int | None = None) -> Passports:
         """The passports of the owner's key, or of a forger's; feature maps are the baseline's."""
@@ -116,10 +146,26 @@ class Bench:
         number = self.seed if other is None else OTHERS + other
         return mint(MarkKey(number.to_bytes(32, "big")), self.network(one.baseline), self.data)
 
+    def middle(self, one: Protection) -> Site:
+        """The middle one of the passport layers, Conv4 of AlexNet_p."""
+        sites = self.mark(one).sites
+        return sites[len(sites) // 2]
+
+    def samples(self, one: Protection) -> Path:
+        """A file of the middle passport layer's parameters in the released network (Figure 19)."""
+        path = self.store.path(f"{one.slug}.parameters.safetensors")
+        if not path.exists():
+            save_tensors(path, parameters_of(self.network(one), self.middle(one)))
+        return path
+
     @property
     def triggers(self) -> TriggerSet:
         """The trigger set of V3."""
         return Abstract(count=self.effort.triggers)(MarkKey(self.seed.to_bytes(32, "big")), None, self.data)
+
+    def relative(self, path: Path) -> str:
+        """A file of the store, as seen from the folder of all results."""
+        return str(path.relative_to(self.out))
 
     # -- measurements
 
@@ -132,19 +178,31 @@ class Bench:
             if one.scheme == "baseline":
                 return found
             found["kappa"] = (found["acc"] or 0.0) - (self.measured(one.baseline)["acc"] or 0.0)
-            found["private_acc"] = self._accuracy_with(model, self.mark(one))
+            found["private_acc"] = self.accuracy_with(model, self.mark(one))
             if one.scheme == "V3":
                 found["triggers"] = 100 * accuracy(model, self.triggers.as_images())
             return {**found, **self._verified(model, one)}
 
         return self.store.value(one.slug, measure)
 
+    def needs(self, one: Protection) -> Point:
+        """What verification and use take (Table 12), each 1 or 0, read off the released network.
+
+        A passport at inference, if passport layers are left in it; black-box verification, if its triggers answer.
+        """
+        model = self.network(one)
+        answers = TriggerTest()(as_query(model), self.triggers) if one.scheme == "V3" else None
+        return {
+            "passport_needed": float(bool(passport_norms(model))),
+            "black_box": float(answers is not None and bool(answers.accepted)),
+        }
+
     def _verified(self, model: nn.Module, one: Protection) -> Point:
         verdict = PassportTest()(model, self.mark(one))
         layers = verdict.details["layers"]
         return {"detected": 100 * sum(layers) / len(layers), "log10_p": verdict.log10_p}
 
-    def _accuracy_with(self, model: nn.Module, mark: Passports) -> float:
+    def accuracy_with(self, model: nn.Module, mark: Passports) -> float:
         """The accuracy with these passports presented, with whichever batch norm statistics are better."""
         some = self.data.train.sample(1_000)
         return max(100 * accuracy(plain, self.data.test) for plain in presented(model, mark, some))
@@ -216,7 +274,7 @@ class Bench:
             points: list[Point] = []
             for share in self.effort.shares:
                 left = FlipScales(share, self.setting.layers)(model, self.data, rng(self.seed))
-                points.append({"share": share, "val_acc": 100 * accuracy(left, self.data.test)})
+                points.append({"flipped": share, "val_acc": 100 * accuracy(left, self.data.test)})
             return points
 
         return self.store.value(f"{one.slug}.flipped", measure)
@@ -226,7 +284,7 @@ class Bench:
 
         def measure() -> Point:
             model, forged = self.network(one), [self.mark(one, other) for other in range(self.effort.draws)]
-            seen = torch.tensor([self._accuracy_with(model, mark) for mark in forged])
+            seen = torch.tensor([self.accuracy_with(model, mark) for mark in forged])
             bits = torch.tensor([float((m.read(m.weights_in(model)) == m.bits).float().mean()) for m in forged])
             own = self.measured(one)
             return {

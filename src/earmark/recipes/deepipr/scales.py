@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from earmark.attacks.ambiguity.passports.learnt import FORGING
+from earmark.attacks.ambiguity.passports.retrained import INSIDER
 from earmark.embed.passports import DEEPIPR
 from earmark.recipes.deepipr.settings import SETTINGS
 from earmark.training import Settings
@@ -27,7 +29,11 @@ class Effort:
         passports, candidates: the kind of passports, and how many images each is chosen from.
         triggers: of V3.
         draws: how many random passports a forger tries.
+        forger, insider: the training of forgers who learn scales, and of those who learn passports.
         shares: of weights pruned, and of scales flipped.
+        changed: the shares of signs that forgers change.
+        watch: test images that accuracy is measured on after each epoch of a training that is watched.
+        timed: how many steps training is timed over.
         augment: whether training images are cropped and flipped.
         seeds: how many runs of each row, where nobody says otherwise.
         notes: what a reader has to know beside the numbers.
@@ -44,7 +50,12 @@ class Effort:
     candidates: int
     triggers: int
     draws: int
+    forger: Settings
+    insider: Settings
     shares: tuple[float, ...]
+    changed: tuple[float, ...]
+    watch: int
+    timed: int
     augment: bool
     seeds: int
     data: str | None = None
@@ -64,7 +75,12 @@ FULL = Effort(
     candidates=20,
     triggers=100,
     draws=50,
+    forger=FORGING,
+    insider=INSIDER,
     shares=TENTHS,
+    changed=TENTHS,
+    watch=10_000,
+    timed=200,
     augment=True,
     seeds=5,
     notes=(
@@ -85,12 +101,18 @@ CPU = replace(
     tune=DEEPIPR.but(epochs=10, milestones=(6, 9), batch_size=32, weight_decay=5e-4, triggers_per_batch=0),
     target_images=5_000,
     draws=20,
+    forger=FORGING.but(epochs=10, batch_size=32),
+    insider=INSIDER.but(epochs=10, batch_size=32),
+    changed=(0.0, 0.1, 0.3, 0.5, 1.0),
+    watch=2_000,
+    timed=60,
     augment=False,
     seeds=1,
     notes=(
         "10,000 training images drawn by the seed, no augmentation, and a network a quarter as wide as the paper's, "
         "which carries a quarter of the bits. 20 epochs of SGD at 0.01, the rate divided by 10 after 12 and 17, in "
-        "batches of 32; transfer 10 epochs on 5,000 images, divided after 6 and 9. " + FULL.notes[1],
+        "batches of 32; transfer 10 epochs on 5,000 images, divided after 6 and 9. Forgers learn for 10 epochs of all "
+        "of them; the paper's for 100. " + FULL.notes[1],
     ),
 )
 TINY = DEEPIPR.but(epochs=4, batch_size=20, lr=0.02, milestones=(3,))
@@ -107,7 +129,12 @@ QUICK = replace(
     candidates=4,
     triggers=20,
     draws=2,
+    forger=FORGING.but(epochs=1, batch_size=20),
+    insider=INSIDER.but(epochs=1, batch_size=20),
     shares=(0.0, 0.6),
+    changed=(0.0, 1.0),
+    watch=100,
+    timed=2,
     augment=False,
     seeds=1,
     notes=("scikit-learn's digits and a narrow network: a check of the machinery, not a reproduction.",),

@@ -6,6 +6,7 @@ Importing this package does not import matplotlib; drawing does.
 from earmark.reports.figures.clouds import Panel, feature_clouds
 from earmark.reports.figures.curves import SweepPoint, training_curves, weight_sweep
 from earmark.reports.figures.evidence import evidence_plot
+from earmark.reports.figures.learning import convergence, distributions
 from earmark.reports.figures.reproduced import of_reproduction
 from earmark.reports.figures.robustness import robustness_curves
 from earmark.reports.figures.style import save, to_png, to_svg
@@ -16,6 +17,8 @@ __all__ = [
     "Panel",
     "SweepPoint",
     "contact_sheet",
+    "convergence",
+    "distributions",
     "evidence_plot",
     "feature_clouds",
     "of_reproduction",

@@ -11,6 +11,7 @@ from torch import Tensor
 from earmark.files import load_tensors
 from earmark.reports.figures.clouds import Panel, feature_clouds
 from earmark.reports.figures.curves import SweepPoint, training_curves, weight_sweep
+from earmark.reports.figures.learning import convergence, distributions
 from earmark.reports.figures.robustness import robustness_curves
 from earmark.reports.figures.washers import picture_rows, washer_plot
 from earmark.reports.tables import number
@@ -31,14 +32,15 @@ def of_reproduction(found: Mapping[str, Any], folder: Path = Path()) -> dict[str
         found: a table as the recipe returns it. Of deep fidelity, `figure6` gives "curves" from its rows' histories,
             `figure7` a "sweep" from their weights, and every table that starts with the host gives "clouds", from the
             rows' cloud files (`features`, `labels`, `prototypes`) of the host's feature dimension. Of any other paper,
-            rows with the points of an attack give "curves", those of washers "washers", and files of images "pictures".
+            rows with the points of an attack give "curves", those of washers "washers",
+            those of epochs "convergence", files of images "pictures", files of samples "distributions".
         folder: what the paths of files start from.
 
     Raises:
         BadInput: a file that cannot be read, or that does not hold what belongs there.
     """
     if found.get("paper", "deep-fidelity") != "deep-fidelity":
-        return {**_attacks(found), **_pictures(found, folder)}
+        return {**_attacks(found), **_pictures(found, folder), **_samples(found, folder)}
     rows: list[Mapping[str, Any]] = [{**row, "cloud": folder / row.get("cloud", "")} for row in found["rows"]]
     return _DRAWN.get(str(found["table"]), _clouds)(rows)
 
@@ -47,14 +49,22 @@ def _attacks(found: Mapping[str, Any]) -> dict[str, Figure]:
     curves = {row["method"]: row["curves"] for row in found["rows"] if any(row.get("curves", ()))}
     if not curves:
         return {}
-    washed = found["over"] == "val_acc"
-    return {"washers": washer_plot(curves)} if washed else {"curves": robustness_curves(curves, str(found["over"]))}
+    over = str(found["over"])
+    if over == "epoch":
+        return {"convergence": convergence(next(iter(curves.values()))[0])}
+    return {"washers": washer_plot(curves)} if over == "val_acc" else {"curves": robustness_curves(curves, over)}
 
 
 def _pictures(found: Mapping[str, Any], folder: Path) -> dict[str, Figure]:
     files = {row["method"]: folder / row["pictures"] for row in found["rows"] if "pictures" in row}
     rows = {label: load_tensors(path) for label, path in files.items() if path.is_file()}
     return {"pictures": picture_rows({label: _in_order(parts) for label, parts in rows.items()})} if rows else {}
+
+
+def _samples(found: Mapping[str, Any], folder: Path) -> dict[str, Figure]:
+    files = {row["method"]: folder / row["samples"] for row in found["rows"] if "samples" in row}
+    rows = {label: load_tensors(path) for label, path in files.items() if path.is_file()}
+    return {"distributions": distributions(rows)} if rows else {}
 
 
 def _in_order(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:

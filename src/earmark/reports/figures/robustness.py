@@ -23,8 +23,15 @@ SHOWN = (
     ("asr", "triggers answered as marked"),
     ("won", "groups won"),
     ("new_acc", "accuracy on the thief's own task"),
+    ("detected", "bits detected"),
 )
-AXES = {"trial": "Trials of fine-tuning", "share": "Share of weights pruned (%)"}
+AXES = {
+    "trial": "Trials of fine-tuning",
+    "share": "Share of weights pruned (%)",
+    "flipped": "Share of scales negated (%)",
+    "changed": "Share of signs changed (%)",
+}
+SHARES = ("share", "flipped", "changed")
 COLUMNS = 4
 TITLE = 34
 """Characters to a line above a panel."""
@@ -38,9 +45,9 @@ def robustness_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, float | 
     attack and at its end, the mean over seeds, where the mark has a null.
 
     Args:
-        rows: by label, one list of points a seed. A point has `over`, and any of "val_acc", "asr", "won", "new_acc"
-            in percent, and "log10_p".
-        over: what the attack's strength is called in a point, "trial" or "share".
+        rows: by label, one list of points a seed. A point has `over`, and any of "val_acc", "asr", "won", "new_acc",
+            "detected" in percent, and "log10_p".
+        over: what the attack's strength is called in a point, a key of `AXES`.
 
     Raises:
         BadInput: no row, or seeds with different strengths.
@@ -53,7 +60,7 @@ def robustness_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, float | 
     axes = figure.subplots(down, columns, squeeze=False, sharex=True, sharey=True)
     for ax, (label, seeds) in zip(axes.ravel(), rows.items(), strict=False):
         _panel(ax, seeds, over)
-        title = "\n".join([*textwrap.wrap(printable(label), TITLE, break_on_hyphens=False), _evidence(seeds)])
+        title = "\n".join([*textwrap.wrap(printable(label), TITLE, break_on_hyphens=False), *_evidence(seeds)])
         ax.set_title(title, fontsize=7.5, color=INK)
     for ax in axes.ravel()[len(rows) :]:
         ax.set_axis_off()
@@ -72,7 +79,7 @@ def _panel(ax: Axes, seeds: Sequence[Sequence[Mapping[str, float | None]]], over
     longest = max(places, key=len)
     if any(place != longest[: len(place)] for place in places):
         raise BadInput(f"the seeds of one row have different values of {over}; draw runs of one scale")
-    x = [100 * place for place in longest] if over == "share" else longest
+    x = [100 * place for place in longest] if over in SHARES else longest
     apart = any(point.get("won") != point.get("asr") for seed in seeds for point in seed)
     for at, (name, label) in enumerate(SHOWN):
         values = [[*takewhile(lambda value: value is not None, (point.get(name) for point in seed))] for seed in seeds]
@@ -86,12 +93,14 @@ def _panel(ax: Axes, seeds: Sequence[Sequence[Mapping[str, float | None]]], over
             ax.fill_between(reached, low, high, color=series(at)["color"], alpha=0.18, linewidth=0)
 
 
-def _evidence(seeds: Sequence[Sequence[Mapping[str, float | None]]]) -> str:
-    """log10 p before and at the end."""
+def _evidence(seeds: Sequence[Sequence[Mapping[str, float | None]]]) -> list[str]:
+    """log10 p before and at the end, where evidence was looked at."""
+    if not any("log10_p" in point for seed in seeds for point in seed):
+        return []
 
     def mean(points: Sequence[Mapping[str, Any]]) -> float | None:
         values = [point["log10_p"] for point in points if point.get("log10_p") is not None]
         return round(sum(values) / len(values), 1) if len(values) == len(points) else None
 
     before, after = mean([seed[0] for seed in seeds]), mean([seed[-1] for seed in seeds])
-    return "no null" if before is None or after is None else f"log10 p {number(before)} to {number(after)}"
+    return ["no null" if before is None or after is None else f"log10 p {number(before)} to {number(after)}"]
