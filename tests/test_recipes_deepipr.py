@@ -70,7 +70,6 @@ def test_forgeries_pass_as_published_or_cost_accuracy_and_no_judge_accepts_one(o
     solved = row["solved on V1, batch norm"]
     assert solved["published"]["ours"] == [100.0]
     assert abs(solved["forged_drop"]["ours"][0]) < 1e-6
-    assert solved["owner_detected"]["ours"][0] > 90
 
 
 def test_flipping_no_scale_changes_nothing(out: Path) -> None:

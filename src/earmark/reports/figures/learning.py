@@ -72,7 +72,7 @@ def distributions(rows: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     Raises:
         BadInput: no row, rows with other quantities, or values that are not finite.
     """
-    names = [list(parts) for parts in rows.values()]
+    names = [sorted(parts) for parts in rows.values()]
     if not names or not names[0] or any(one != names[0] for one in names):
         raise BadInput("nothing to draw: every row needs the same quantities, and at least one")
     if any(not len(values) or not values.isfinite().all() for parts in rows.values() for values in parts.values()):
