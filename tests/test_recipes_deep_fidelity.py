@@ -96,7 +96,7 @@ def test_table_5_holds_pfl_tighter_and_spl_looser(out: Path) -> None:
     assert only_fixed_prototypes_stay(table)
     pfl, spl = ours(table, "ave_pfl"), ours(table, "ave_spl")
     assert pfl["FixLL+PFL, beta = 0.1"] < pfl["FixLL+PFL"]
-    assert spl["FixLL+SPL"] < spl["FixLL+SPL, gamma = 100"]
+    assert spl["FixLL+SPL"] < spl["FixLL+SPL, gamma = 10"]
 
 
 def test_table_6_takes_m_triggers_a_step(out: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_table_names_the_machines_that_measured_it(out: Path, monkeypatch: pyt
 
 
 def test_a_row_can_begin_with_the_model_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FixLL+SPL at the paper's gamma, from the model of a tenth of it, which is measured first."""
+    """FixLL+SPL at the paper's gamma, from the model of a hundredth of it, which is measured first."""
     looser, spl = recipe.LOOSER, next(row for row in recipe.PLANS["table5"] if row.slug == "fixll-spl")
     quick = replace(recipe.SCALES["quick"]["mnist_d2"], begins={"fixll+spl": looser})
     monkeypatch.setattr("earmark.recipes.deep_fidelity.bench.SCALES", {"quick": {"mnist_d2": quick}})

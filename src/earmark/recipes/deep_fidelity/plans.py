@@ -55,7 +55,7 @@ LABELS = {
 FINE_TUNED = ("ftal", "ftal+twl", "fixll", "fixll+twl", "fixll+pfl", "fixll+spl")
 ATTACKED = {"fine-tuned": "fine-tuned", "half": "half precision", 0.2: "pruned 20 %", 0.5: "pruned 50 %"}
 HOST_ROW = Plan("Host", None)
-LOOSER = Plan("FixLL+SPL, gamma = 100", "fixll+spl", {"gamma": 100.0})
+LOOSER = Plan("FixLL+SPL, gamma = 10", "fixll+spl", {"gamma": 10.0})
 TIGHTER = Plan("FixLL+PFL, beta = 0.1", "fixll+pfl", {"beta": 0.1})
 
 
@@ -65,7 +65,7 @@ def _table4() -> list[Plan]:
 
 
 def _table5() -> list[Plan]:
-    """Every method at the paper's weights, FixLL+PFL held ten times tighter, and FixLL+SPL ten times looser."""
+    """Every method at the paper's weights, FixLL+PFL held ten times tighter, and FixLL+SPL a hundred times looser."""
     return [*_table4(), TIGHTER, LOOSER]
 
 
