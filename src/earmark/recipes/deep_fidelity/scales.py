@@ -117,7 +117,7 @@ MNIST = Scale(
     scratch=MNIST_HOST.but(triggers_per_batch=4),
     own={
         "FTLL": MNIST_EMBED.but(epochs=9, milestones=(7,)),
-        "FTAL+TWL": MNIST_EMBED.but(epochs=60, milestones=(50,)),
+        "FTAL+TWL": MNIST_EMBED.but(epochs=60, triggers_per_batch=4, milestones=(40,)),
         "FixLL+SPL": MNIST_EMBED.but(epochs=42, milestones=(38,), clip=1.0),
     },
     augment=False,
