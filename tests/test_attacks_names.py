@@ -12,11 +12,13 @@ from earmark.attacks import (
     FORGERIES,
     PASSPORT_FORGERIES,
     PASSPORT_REMOVALS,
+    PROJECTION_FORGERIES,
     Blur,
     NoiseDenoise,
     attack,
     forger,
     passport_forger,
+    projection_forger,
     washer,
 )
 from earmark.attacks.removal.prune import PruneGlobal
@@ -31,8 +33,9 @@ MAKERS: dict[str, Callable[..., object]] = {
     **dict.fromkeys(EVASIONS, washer),
     **dict.fromkeys(PASSPORT_REMOVALS, attack),
     **dict.fromkeys(PASSPORT_FORGERIES, passport_forger),
+    **dict.fromkeys(PROJECTION_FORGERIES, projection_forger),
 }
-TABLES = (ATTACKS, FORGERIES, EVASIONS, PASSPORT_REMOVALS, PASSPORT_FORGERIES)
+TABLES = (ATTACKS, FORGERIES, EVASIONS, PASSPORT_REMOVALS, PASSPORT_FORGERIES, PROJECTION_FORGERIES)
 
 
 def test_no_name_has_two_meanings() -> None:

@@ -15,7 +15,7 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import convolutions, written
+from tiny import convolutions, projected, written
 from torch import nn
 
 from earmark.core import Images, Mark
@@ -26,7 +26,8 @@ from earmark.evidence.wire import render
 from earmark.files import canonical_json
 from earmark.keys import OwnerKey
 from earmark.layers import Site
-from earmark.marks import Noise, NotTrue, PassportMint, Passports, Stamped, TriggerSet
+from earmark.marks import Noise, NotTrue, PassportMint, Passports, Projection, ProjectionMint, Stamped, TriggerSet
+from earmark.marks.uchida import Layer
 
 OWNER = OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 THIEF = OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))
@@ -41,7 +42,10 @@ STAMPED = Bundle.seal(STAMPS, KEY, name="winter", scheme="deep fidelity", salt=b
 SITES = (Site("a", "b", (2, 3, 3), 48, (3, 3), padding=(1, 1, 1, 1)), Site("c", "d", (4, 2, 2), 48, (1, 1), groups=2))
 PASSPORTS = PassportMint(2, "(c) W").make(KEY, SITES, None, CARRIERS)
 PASSPORTED = Bundle.seal(PASSPORTS, KEY, name="winter", scheme="deepipr", salt=bytes(32))
-SOUND = [(bundle, claim_of(OWNER, bundle, host=None, marked=nn.Linear(4, 10))) for bundle in (BUNDLE, PASSPORTED)]
+PROJECTION = ProjectionMint("a", 90, "(c) W").make(KEY, Layer("a", (6, 12, 3, 3)), (1, 8, 8), 10)
+PROJECTED = Bundle.seal(PROJECTION, KEY, name="winter", scheme="uchida", salt=bytes(32))
+BUNDLES = (BUNDLE, PASSPORTED, PROJECTED)
+SOUND = [(bundle, claim_of(OWNER, bundle, host=None, marked=nn.Linear(4, 10))) for bundle in BUNDLES]
 
 tried: list[int] = []
 read, opened = lru_cache(8)(Claim.from_bytes), lru_cache(8)(Bundle.from_parts)
@@ -62,6 +66,8 @@ def perfect(bundle: Bundle) -> Suspect:
     mark = bundle.mark
     if isinstance(mark, Passports):
         return written(convolutions(mark), mark)
+    if isinstance(mark, Projection):
+        return projected(mark)
     assert isinstance(mark, TriggerSet)
     return lambda images: mark.labels[: len(images)]
 
@@ -81,7 +87,7 @@ def survives(claim: bytes, evidence: bytes, tensors: bytes) -> bool:
     return verdict.accepted is True
 
 
-@pytest.mark.parametrize(("bundle", "claim"), SOUND, ids=["triggers", "passports"])
+@pytest.mark.parametrize(("bundle", "claim"), SOUND, ids=["triggers", "passports", "projection"])
 def test_the_sound_evidence_is_accepted_so_that_the_fuzz_has_teeth(bundle: Bundle, claim: Claim) -> None:
     assert survives(claim.to_bytes(), *files_of(bundle))
 
@@ -244,7 +250,7 @@ def altered_evidence_with_right_hashes(random: Random) -> None:
 def altered_evidence_that_the_forger_commits_to(random: Random) -> None:
     """Key, settings and carriers as the forger likes, claim and hashes in order: only what the key mints may pass."""
     for _ in range(BATCH):
-        sound = random.choice([BUNDLE, STAMPED, PASSPORTED, PASSPORTED])
+        sound = random.choice([BUNDLE, STAMPED, PASSPORTED, PASSPORTED, PROJECTED])
         body = altered(json.loads(sound.files["evidence.json"])["evidence"], random)
         assert stolen_or_refused(body, sound.files["mark.safetensors"], sound.mark)
 

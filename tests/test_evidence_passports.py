@@ -19,7 +19,7 @@ from earmark.evidence import Bundle, Case, Claim, arbitrate, claim_of, commit, j
 from earmark.evidence.kinds import KINDS, kind_of
 from earmark.keys import OwnerKey
 from earmark.layers import affine
-from earmark.marks import MARKS, Noise, PassportMint, Passports, TriggerSet
+from earmark.marks import MARKS, AnyMark, Noise, PassportMint, Passports, ProjectionMint
 from earmark.models import built
 from earmark.suspects import as_query
 
@@ -198,7 +198,11 @@ def test_a_claim_on_passports_and_one_on_triggers_of_one_suspect_are_both_ruled_
 
 # --------------------------------------------------------------------------------------------------- laws of every kind
 
-MARKS_OF: dict[str, Passports | TriggerSet] = {"triggers": Noise(150).make(KEY, (1, 8, 8), 3), "passports": MARK}
+MARKS_OF: dict[str, AnyMark] = {
+    "triggers": Noise(150).make(KEY, (1, 8, 8), 3),
+    "passports": MARK,
+    "projection": ProjectionMint("trunk.6")(KEY, network(), DATA),
+}
 
 
 def test_what_can_be_read_can_be_judged() -> None:

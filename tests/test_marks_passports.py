@@ -256,7 +256,7 @@ def test_a_renamed_network_is_read_by_shape_and_others_are_refused() -> None:
 def test_a_signature_as_long_as_the_capacity_fits_and_a_longer_one_is_refused() -> None:
     assert MARK.capacity == 20
     assert len(PassportMint(2, "ab")(KEY, HOST, DATA)) == 20
-    with pytest.raises(BadInput, match="24 bits and the layers carry 20"):
+    with pytest.raises(BadInput, match="24 bits and there is room for 20"):
         PassportMint(2, "abc")(KEY, HOST, DATA)
     assert len(PassportMint(3, "abc")(KEY, HOST, DATA)) == 28
 

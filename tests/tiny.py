@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from earmark.core import Images, rng
 from earmark.layers import affine
-from earmark.marks import Passports
+from earmark.marks import Passports, Projection
 
-__all__ = ["Chain", "TinyNet", "blobs", "convolutions", "seeded", "written"]
+__all__ = ["Chain", "TinyNet", "blobs", "convolutions", "projected", "seeded", "written"]
 
 
 class TinyNet(nn.Module):
@@ -89,3 +89,14 @@ def written(model: nn.Module, mark: Passports, wrong: int = 0) -> nn.Module:
         lacking = wanted - affine(weight.detach().double(), means)[0]
         weight.data += lacking.view(-1, 1, 1, 1) * scale / scale.square().sum((1, 2, 3), keepdim=True)
     return model
+
+
+def projected(mark: Projection) -> nn.Module:
+    """A layer in which the mark's projection reads the bits, and nothing else: every filter is X^+ b."""
+    _, *filter_shape = mark.layer.weight
+    mean = torch.linalg.pinv(mark.projection.double()) @ mark.bits.double()
+    layer = nn.Linear(1, 1)
+    layer.weight = nn.Parameter(
+        mean.float().view(filter_shape).expand(min(mark.layer.weight[0], 64), *filter_shape).clone()
+    )
+    return nn.ModuleDict({"layer": layer})

@@ -25,7 +25,7 @@ from earmark.evidence import arbitrate, commit, judge
 from earmark.fidelity import DeepFidelity
 from earmark.keys import MarkKey, OwnerKey
 from earmark.models import normalised
-from earmark.schemes import Scheme, deep_fidelity, deepipr, function_coupled, penetrative
+from earmark.schemes import Scheme, deep_fidelity, deepipr, function_coupled, penetrative, uchida
 from earmark.suspects import as_query
 from earmark.training import train_host
 
@@ -50,4 +50,5 @@ __all__ = [
     "penetrative",
     "rng",
     "train_host",
+    "uchida",
 ]

@@ -42,6 +42,10 @@
 | reverse-scales | `ReverseScales`: scales learnt from reversed signs, then solved for |
 | cerb | `CERB`: scales learnt through a block behind random passports, then solved for |
 | retrained | `RetrainedPassports`: the owner's passports, trained to other bits |
+
+| name | forgery of projections |
+|---|---|
+| projection | `ForgedProjection`: a matrix fitted to the weights, to read bits of choice |
 """
 
 from __future__ import annotations
@@ -59,6 +63,7 @@ from earmark.attacks.ambiguity.passports.forgery import PassportForger, Passport
 from earmark.attacks.ambiguity.passports.learnt import CERB, ReverseScales
 from earmark.attacks.ambiguity.passports.retrained import RetrainedPassports
 from earmark.attacks.ambiguity.passports.solved import SolvedPassports
+from earmark.attacks.ambiguity.projection import ForgedProjection, ProjectionForgery
 from earmark.attacks.ambiguity.read_off import ReadOff
 from earmark.attacks.evasion.autoencoder import Autoencode
 from earmark.attacks.evasion.chain import Chain
@@ -88,6 +93,7 @@ __all__ = [
     "FORGERIES",
     "PASSPORT_FORGERIES",
     "PASSPORT_REMOVALS",
+    "PROJECTION_FORGERIES",
     "AdversarialTriggers",
     "Autoencode",
     "BitDepth",
@@ -100,6 +106,7 @@ __all__ = [
     "FlipScales",
     "FlipSigns",
     "FoldNorm",
+    "ForgedProjection",
     "Forger",
     "Forgery",
     "Grind",
@@ -112,6 +119,7 @@ __all__ = [
     "PassportForger",
     "PassportForgery",
     "PermuteChannels",
+    "ProjectionForgery",
     "PruneChannels",
     "PruneGlobal",
     "PruneLayers",
@@ -129,6 +137,7 @@ __all__ = [
     "cost",
     "forger",
     "passport_forger",
+    "projection_forger",
     "query_accuracy",
     "recalibrated",
     "washer",
@@ -188,6 +197,8 @@ PASSPORT_FORGERIES: Mapping[str, Callable[..., PassportForger]] = {
     "retrained": RetrainedPassports,
 }
 
+PROJECTION_FORGERIES: Mapping[str, Callable[..., ForgedProjection]] = {"projection": ForgedProjection}
+
 T = TypeVar("T")
 
 
@@ -215,6 +226,15 @@ def passport_forger(name: str, **settings: Any) -> PassportForger:
     SolvedPassports(layers=2, flips=True)
     """
     return _built("forgery of passports", PASSPORT_FORGERIES, name, settings)
+
+
+def projection_forger(name: str, **settings: Any) -> ForgedProjection:
+    """The forger of projections called `name`, with its defaults but for `settings`; raises as `attack` does.
+
+    >>> projection_forger("projection", steps=9).steps
+    9
+    """
+    return _built("forgery of projections", PROJECTION_FORGERIES, name, settings)
 
 
 def washer(name: str, **settings: Any) -> Washer:

@@ -25,11 +25,13 @@ from earmark.embed.passports import PassportLayers, passport_v1, passport_v2, pa
 from earmark.embed.prototypes import POLYTOPES, d_cube, d_orthoplex, d_simplex, prototypes, uniform_fan
 from earmark.embed.smoothing import KeyedSmoothing, MarkTerm
 from earmark.embed.start import FromHost, FromModel, FromScratch, Start
+from earmark.embed.uchida import UCHIDA, Uchida
 from earmark.embed.views import ShadowViews
 
 __all__ = [
     "METHODS",
     "POLYTOPES",
+    "UCHIDA",
     "Backdoor",
     "FromHost",
     "FromModel",
@@ -39,6 +41,7 @@ __all__ = [
     "PassportLayers",
     "ShadowViews",
     "Start",
+    "Uchida",
     "d_cube",
     "d_orthoplex",
     "d_simplex",

@@ -13,8 +13,8 @@ from earmark.errors import unknown_name
 from earmark.evidence.claim import NullRecord, Parameters
 from earmark.evidence.wire import validated
 from earmark.keys import MarkKey
-from earmark.marks import Passports, TriggerSet, passport_mint, remint
-from earmark.verify import PassportTest, SequentialTriggerTest, TriggerTest
+from earmark.marks import Passports, Projection, TriggerSet, passport_mint, projection_mint, remint
+from earmark.verify import PassportTest, ProjectionTest, SequentialTriggerTest, TriggerTest
 
 __all__ = ["KINDS", "Kind", "Suspect", "kind_of", "parameters_of"]
 
@@ -76,9 +76,22 @@ def _compare_passports(
     return PassportTest(alpha=alpha, grinding_bits=grinding_bits, released=released)(suspect, mark)
 
 
+def _projection_facts(mark: Projection) -> Mapping[str, Any]:
+    return {"n": len(mark), "classes": mark.classes, "image_shape": mark.shape}
+
+
+def _remint_projection(key: MarkKey, mark: Projection) -> Projection:
+    return projection_mint(mark.settings).remake(key, mark)
+
+
+def _test_projection(suspect: Suspect, mark: Projection, alpha: float, grinding_bits: int) -> Verdict:
+    return ProjectionTest(alpha=alpha, grinding_bits=grinding_bits)(suspect, mark)
+
+
 KINDS: dict[str, Kind] = {
     "triggers": Kind(_trigger_facts, remint, _test_triggers, _test_triggers_in_turn),
     "passports": Kind(_passport_facts, _remint_passports, _test_passports, _test_passports, _compare_passports),
+    "projection": Kind(_projection_facts, _remint_projection, _test_projection, _test_projection),
 }
 """Every kind of mark that can be committed and judged; `earmark.marks.MARKS` knows the same kinds, to read them."""
 

@@ -17,11 +17,10 @@ the key and have an exact null; `Chain`, `OneClass` and `Listed` are what papers
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from earmark.core import Mark
 from earmark.errors import BadInput, unknown_name
 from earmark.keys import MarkKey
 from earmark.marks.passports import PassportMint, Passports, passport_mint
@@ -48,6 +47,7 @@ from earmark.marks.triggers.stamps import Penetration
 from earmark.marks.triggers.trials import log_shares, trial_answers
 from earmark.marks.triggers.trigger_set import TriggerSet
 from earmark.marks.triggers.unrelated import Unrelated
+from earmark.marks.uchida import Projection, ProjectionMint, projection_mint
 
 __all__ = [
     "MARKS",
@@ -55,6 +55,7 @@ __all__ = [
     "MOST_TRIGGERS",
     "POLICIES",
     "Abstract",
+    "AnyMark",
     "Chain",
     "Fused",
     "LabelPolicy",
@@ -68,6 +69,8 @@ __all__ = [
     "Passports",
     "Penetration",
     "Penetrative",
+    "Projection",
+    "ProjectionMint",
     "Stamped",
     "TriggerMint",
     "TriggerSet",
@@ -78,6 +81,7 @@ __all__ = [
     "mark_from_parts",
     "passport_mint",
     "policy_from",
+    "projection_mint",
     "remint",
     "trial_answers",
 ]
@@ -85,7 +89,13 @@ __all__ = [
 MINTS: Mapping[str, type[TriggerMint]] = {
     mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated, Fused, Penetrative)
 }
-MARKS: Mapping[str, type[TriggerSet] | type[Passports]] = {"triggers": TriggerSet, "passports": Passports}
+AnyMark: TypeAlias = TriggerSet | Passports | Projection
+"""What a file of a mark may hold."""
+MARKS: Mapping[str, type[TriggerSet] | type[Passports] | type[Projection]] = {
+    "triggers": TriggerSet,
+    "passports": Passports,
+    "projection": Projection,
+}
 
 
 def from_settings(settings: Mapping[str, Any]) -> TriggerMint:
@@ -129,7 +139,7 @@ def remint(key: MarkKey, mark: TriggerSet) -> TriggerSet:
     return mint.make(key, mark.shape, mark.classes, mark.carriers)
 
 
-def mark_from_parts(kind: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Mark:
+def mark_from_parts(kind: str, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AnyMark:
     """The mark of `kind` that was saved as `spec` and `tensors`.
 
     Raises:

@@ -17,6 +17,7 @@ from earmark.errors import BadInput, CannotCarry, number, unknown_name, whole
 from earmark.keys import MarkKey
 from earmark.layers import Site, affine, find_sites, public_scales, windows
 from earmark.marks.features import PASSPORTS, passports_of_images
+from earmark.marks.signature import inscribed, octets, require_text, spelt
 
 __all__ = ["NULL", "PassportMint", "Passports", "passport_mint"]
 
@@ -31,6 +32,7 @@ NULL = Null(
     "key has each of them with probability 1/2, independently.",
 )
 SCALES = ("private", "product")
+MORE = "protect more layers"
 NULLS = {
     "private": NULL,
     "product": replace(NULL, words=f"A bit is the sign of the product of a private and a public scale. {NULL.words}"),
@@ -209,11 +211,9 @@ class Passports:
         Raises:
             BadInput: settings that `PassportMint` does not have, or a signature beyond the capacity.
         """
-        size = _octets(passport_mint(self.settings).signature, self.capacity)
+        size = octets(passport_mint(self.settings).signature, self.capacity, MORE)
         plain, places = _keyed(key, self.sites, self.pairs, self.settings, self.capacity)
-        said = (bits[places[: 8 * size]] != plain[places[: 8 * size]]).to(torch.int64).view(size, 8)
-        octets = bytes((said * torch.tensor([128, 64, 32, 16, 8, 4, 2, 1])).sum(1).tolist())
-        return octets.decode("utf-8", "replace").replace("\ufffd", "?")
+        return spelt(bits, plain, places, size)
 
     def spec(self) -> dict[str, Any]:
         seen = None if self.witnesses is None else self.witnesses.classes
@@ -297,10 +297,7 @@ class PassportMint:
             raise unknown_name("scale of passports", str(self.scale), SCALES)
         if self.scale == "product" and not self.witnesses:
             raise BadInput("witnesses: products are read from a network that is run on one; take at least 1")
-        try:
-            self.signature.encode()
-        except (AttributeError, UnicodeEncodeError) as error:
-            raise BadInput(f"signature: expected text that UTF-8 can write, got {self.signature!a:.80}") from error
+        require_text(self.signature)
 
     def __call__(self, key: MarkKey, host: nn.Module | None, data: Data) -> Passports:
         """The mark for `host`.
@@ -331,14 +328,12 @@ class PassportMint:
             BadInput: a signature beyond the capacity, or passports that do not fit.
         """
         capacity = sum(site.outputs for site in sites)
-        size = 8 * _octets(self.signature, capacity)
+        octets(self.signature, capacity, MORE)
         _check_size(sites)
         if (drawn is None) != (self.passports == "random"):
             raise BadInput(f"{self.passports} passports: expected {'none' if drawn else 'some'} to be given")
         pairs = _random_pairs(key, sites) if drawn is None else drawn
-        bits, places = _keyed(key, sites, pairs, self.settings(), capacity)
-        said = torch.tensor([int(bit) for octet in self.signature.encode() for bit in f"{octet:08b}"], dtype=torch.int8)
-        bits[places[:size]] *= 1 - 2 * said
+        bits = inscribed(self.signature, *_keyed(key, sites, pairs, self.settings(), capacity))
         return Passports(sites, pairs, bits, self.settings(), witnesses)
 
     def remake(self, key: MarkKey, mark: Passports) -> Passports:
@@ -367,14 +362,6 @@ def passport_mint(settings: Mapping[str, Any]) -> PassportMint:
         if name not in known:
             raise unknown_name("setting of passports", str(name), known)
     return PassportMint(**values)
-
-
-def _octets(signature: str, capacity: int) -> int:
-    """How many bytes the signature has, which the layers must be able to carry."""
-    size = len(signature.encode())
-    if 8 * size > capacity:
-        raise BadInput(f"the signature has {8 * size} bits and the layers carry {capacity}; shorten it or protect more")
-    return size
 
 
 def _check_size(sites: tuple[Site, ...]) -> None:

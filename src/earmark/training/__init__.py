@@ -7,6 +7,7 @@ from earmark.training.host import HOST, require_every_class, train_host
 from earmark.training.loop import fit
 from earmark.training.masking import Masking
 from earmark.training.paths import BothPaths, PathsCrossEntropy, SignLoss, sign_loss
+from earmark.training.projecting import ProjectionLoss
 from earmark.training.refinement import Refinement
 from earmark.training.settings import Augment, History, Record, Settings
 from earmark.training.terms import (
@@ -36,6 +37,7 @@ __all__ = [
     "Masking",
     "PathsCrossEntropy",
     "PenultimateFeatureLoss",
+    "ProjectionLoss",
     "ReconstructionLoss",
     "Record",
     "Refinement",

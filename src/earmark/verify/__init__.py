@@ -6,6 +6,7 @@
 | `SequentialTriggerTest` | one after the other, until it can decide | an e-process, valid whenever it stops |
 | `PassportTest` | the network's weights | the exact binomial tail of the right bits |
 | `PublishedPassportTest` | the same | agreement and fidelity, as published: insecure, forgeries pass it |
+| `ProjectionTest` | the weights of one layer | the exact binomial tail of the right bits |
 """
 
 from __future__ import annotations
@@ -13,5 +14,13 @@ from __future__ import annotations
 from earmark.verify.passports import PassportTest, PublishedPassportTest, presented
 from earmark.verify.sequential import SequentialTriggerTest
 from earmark.verify.triggers import TriggerTest
+from earmark.verify.uchida import ProjectionTest
 
-__all__ = ["PassportTest", "PublishedPassportTest", "SequentialTriggerTest", "TriggerTest", "presented"]
+__all__ = [
+    "PassportTest",
+    "ProjectionTest",
+    "PublishedPassportTest",
+    "SequentialTriggerTest",
+    "TriggerTest",
+    "presented",
+]
