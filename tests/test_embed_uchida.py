@@ -115,7 +115,7 @@ def test_it_is_embedded_with_other_terms_and_triggers_beside() -> None:
     triggers = Noise(count=8).make(MarkKey(bytes(32)), DATA.shape, DATA.classes)
     told: list[Any] = []
     terms = (CrossEntropy(), PenultimateFeatureLoss())
-    embed = SHORT.but(triggers=triggers, terms=terms, triggers_per_batch=8, epochs=40, on_history=told.extend, watch=9)
+    embed = SHORT.but(triggers=triggers, terms=terms, epochs=40, on_history=told.extend, watch=9)
     model = embed(host, mark, DATA, rng(1))
     assert ProjectionTest()(model, mark).accepted is True
     assert accuracy(model, triggers.as_images()) > 0.8

@@ -52,6 +52,7 @@ _add(
     "earmark mint --key owner.pem --name spring --data digits --out mark.safetensors",
     "earmark mint --key owner.pem --name layers --data digits --kind passports --model resnet9-p \\",
     "    --model-set norm=gn --set layers=4 --set signature=mine --out passports.safetensors",
+    "earmark mint --key owner.pem --name weights --data digits --kind projection --out projection.safetensors",
 )
 _add(
     app,
@@ -61,6 +62,8 @@ _add(
     "    --set lr=0.001 --set triggers_per_batch=16 --out marked.safetensors",
     "earmark embed --host host.safetensors --mark passports.safetensors --data digits --method passports-v2 \\",
     "    --model resnet9-p --model-set norm=gn --set epochs=30 --out marked.safetensors",
+    "earmark embed --host host.safetensors --mark projection.safetensors --data digits --method uchida \\",
+    "    --out marked.safetensors",
 )
 _add(
     app,

@@ -51,13 +51,15 @@ def verify(
 ) -> None:
     """Test a suspect for a mark, as its owner does.
 
-    Triggers are asked; passports are read from the suspect's weights. Nothing has to be opened to a judge for it. Ends
-    with status 0 if the mark is found, 1 if it is not, 3 if the mark's null allows no answer. It does not ask whether
-    the mark was minted or committed to; `earmark judge` does.
+    Triggers are asked; passports and projections are read from the suspect's weights. Nothing has to be opened to a
+    judge for it. Ends with status 0 if the mark is found, 1 if it is not, 3 if the mark's null allows no answer. It
+    does not ask whether the mark was minted or committed to; `earmark judge` does.
     """
     minted = Minted.open(mark)
     if sequential and not isinstance(minted.mark, TriggerSet):
-        raise BadInput("--sequential asks triggers one by one, and passports are read at once; leave it out")
+        raise BadInput(
+            f"--sequential asks triggers one by one, and bits of {minted.mark.kind} are read at once; leave it out"
+        )
     kind = kind_of(minted.mark)
     test = kind.sequential if sequential else kind.test
     verdict = test(network(model, suspect, model_set, minted.task(mark)), minted.mark, alpha, 0)

@@ -7,20 +7,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from earmark.cli import passports
+from earmark.cli import passports, projections
 from earmark.cli.secrets import Minted
 from earmark.cli.settings import Form
 from earmark.core import Mint
 from earmark.data import open_data
-from earmark.embed import METHODS, Backdoor, PassportLayers, method
+from earmark.embed import METHODS, Backdoor, PassportLayers, Uchida, method
 from earmark.errors import BadInput, unknown_name
-from earmark.marks import MINTS, Passports, TriggerMint, TriggerSet
+from earmark.marks import MINTS, Passports, Projection, TriggerMint, TriggerSet
 from earmark.training import Settings
 
-__all__ = ["beside", "embedder_of", "embedding", "minting"]
+__all__ = ["IN_WEIGHTS", "NAMES", "beside", "embedder_of", "embedding", "minting"]
 
 OWN = ("enough", "head", "patience", "replace", "select", "watch")
 """What a method takes beside its weights and the settings of its training run."""
+
+IN_WEIGHTS: Mapping[str, str] = {
+    "passports": "passports carry a bit for each channel of the layers, --set layers=N",
+    "projection": "a projection reads bits, --set bits=N",
+}
+"""Kinds of marks that are read from weights, and how many bits they have instead of triggers."""
+
+NAMES = (*METHODS, *passports.METHODS, *projections.METHODS)
+"""Every method of embedding."""
 
 
 def embedding(name: str, **given: Any) -> tuple[Form, Callable[..., Backdoor]]:
@@ -44,20 +53,18 @@ def beside(out: Path) -> Path:
 
 def minting(
     kind: str, count: int | None, source: str | None, sets: list[str] | None
-) -> Mint[TriggerSet] | Mint[Passports]:
+) -> Mint[TriggerSet] | Mint[Passports] | Mint[Projection]:
     """The mint that the options ask for."""
-    if kind not in (*MINTS, "passports"):
-        raise unknown_name("kind of mark", kind, (*MINTS, "passports"))
+    if kind not in (*MINTS, *IN_WEIGHTS):
+        raise unknown_name("kind of mark", kind, (*MINTS, *IN_WEIGHTS))
     if kind == "penetrative":
         raise BadInput("penetrative stamps need trained autoencoders; mint them in Python: earmark.penetrative")
     if source is not None and kind != "unrelated":
         raise BadInput(f"--source is for unrelated triggers alone, got --kind {kind}; leave one of the two out")
-    if kind == "passports":
+    if kind in IN_WEIGHTS:
         if count is not None:
-            raise BadInput(
-                "--count is for triggers; passports carry a bit for each channel of the layers, --set layers=N"
-            )
-        return passports.minting(sets)
+            raise BadInput(f"--count is for triggers; {IN_WEIGHTS[kind]}")
+        return passports.minting(sets) if kind == "passports" else projections.minting(sets)
     given: dict[str, Any] = {} if count is None else {"count": count}
     if source is not None:
         given["source"] = open_data(source).train
@@ -68,13 +75,16 @@ def minting(
 
 def embedder_of(
     method: str, triggers: Path | None, sets: list[str] | None, given: Mapping[str, Any]
-) -> Backdoor | PassportLayers:
+) -> Backdoor | PassportLayers | Uchida:
     """The embedding that the options ask for."""
-    if method not in (*METHODS, *passports.METHODS):
-        raise unknown_name("embedding method", method, (*METHODS, *passports.METHODS))
+    if method not in NAMES:
+        raise unknown_name("embedding method", method, NAMES)
     if method in METHODS and triggers is None:
         form, build = embedding(method, **given)
         return form.fill(sets, build)
     taught = None if triggers is None else Minted.open(triggers).triggers(triggers)
+    if method in projections.METHODS:
+        form, bits = projections.embedding(taught, **given)
+        return form.fill(sets, bits)
     form, layers = passports.embedding(method, taught, triggers, **given)
     return form.fill(sets, layers)

@@ -10,8 +10,8 @@ import torch
 import typer
 from torch import nn
 
-from earmark.cli import options, passports
-from earmark.cli.methods import beside, embedder_of, minting
+from earmark.cli import options
+from earmark.cli.methods import IN_WEIGHTS, NAMES, beside, embedder_of, minting
 from earmark.cli.networks import fitting, network, save_network
 from earmark.cli.output import new_file, new_folder, note, show
 from earmark.cli.secrets import Minted, open_key
@@ -19,12 +19,12 @@ from earmark.cli.settings import Form
 from earmark.cli.timestamps import token_from
 from earmark.core import Data, Embed, rng
 from earmark.data import CropFlip, open_data
-from earmark.embed import METHODS, Backdoor, PassportLayers
+from earmark.embed import Backdoor, PassportLayers, Uchida
 from earmark.errors import BadInput
 from earmark.evidence import check_text, commit
 from earmark.evidence.kinds import kind_of
 from earmark.files import model_digest, weights_digest
-from earmark.marks import Passports, TriggerSet
+from earmark.marks import MINTS, AnyMark, Passports, Projection, TriggerSet
 from earmark.schemes import scheme_of
 from earmark.stats import GRINDING_BITS, critical_count
 from earmark.training import HOST, Settings, accuracy, train_host
@@ -33,7 +33,13 @@ __all__ = ["commit_to", "embed", "mint", "train"]
 
 ALPHA: Final = 1e-6
 """The error probability that a judge keeps to unless told otherwise."""
-ADVICE: Final = "train longer, or with more triggers per batch"
+ADVICE: Final = {
+    "triggers": "train longer, or with more triggers per batch",
+    "passports": "train longer, or with a larger sign or lr",
+    "projection": "train longer, or with a larger strength or lr",
+}
+EMBEDS: Final = {Backdoor: TriggerSet, PassportLayers: Passports, Uchida: Projection}
+"""The marks that each kind of method embeds."""
 
 Augmented = Annotated[bool, typer.Option("--augment", help="Crop and flip training images at random.")]
 
@@ -79,7 +85,7 @@ def mint(
         typer.Option(
             "--kind",
             metavar="KIND",
-            help="noise, noise-chain, abstract, stamped, unrelated, fused or passports; penetrative in Python alone.",
+            help=f"{', '.join(sorted({*MINTS, *IN_WEIGHTS} - {'penetrative'}))}; penetrative in Python alone.",
         ),
     ] = "noise",
     count: Annotated[
@@ -89,7 +95,8 @@ def mint(
         str | None, typer.Option("--source", metavar="SOURCE", help="Other data, for unrelated triggers.")
     ] = None,
     host: Annotated[
-        Path | None, typer.Option("--host", metavar="FILE", help="The weights of the model, for passports.")
+        Path | None,
+        typer.Option("--host", metavar="FILE", help="The weights of the model, for passports or a projection."),
     ] = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
@@ -100,19 +107,20 @@ def mint(
 ) -> None:
     """Derive a mark from the owner's key.
 
-    A mark is secret triggers with the labels that a marked model will give them, or passports with the bits that its
-    weights will show. Everything in it follows from the key, the name and the settings, so there is nothing to seed.
-    The file is secret (mode 0600) and does not hold the key. --set takes the settings of the kind, such as std=0.3 or
-    labels=not-true; of passports, layers (how many, or a pattern of names), signature, passports, images, witnesses and
-    tolerance. Passports are minted for the layers of --model; only feature maps (passports=shuffle) need --host too.
+    A mark is secret triggers with the labels that a marked model will give them, or passports or a projection with the
+    bits that its weights will show. Everything in it follows from the key, the name and the settings, so there is
+    nothing to seed. The file is secret (mode 0600) and does not hold the key. --set takes the settings of the kind,
+    such as std=0.3 or labels=not-true; of passports, layers (how many, or a pattern of names), signature, passports,
+    images, witnesses and tolerance; of a projection, layer (a name or a pattern), bits and signature. Both are minted
+    for the layers of --model; only feature maps (passports=shuffle) need --host too.
     """
-    if (host is not None or model_set) and kind != "passports":
-        raise BadInput(f"--host and --model-set are for passports alone, got --kind {kind}; leave them out")
+    if (host is not None or model_set) and kind not in IN_WEIGHTS:
+        raise BadInput(f"--host and --model-set are for {' and '.join(IN_WEIGHTS)}, got --kind {kind}; leave them out")
     check_text("--name", name)
     make = minting(kind, count, source, sets)
     images = open_data(data)
     subject = None
-    if kind == "passports":
+    if kind in IN_WEIGHTS:
         with torch.random.fork_rng():
             subject = fitting(network(model, host, model_set, images), images, str(host or f"the network {model}"))
     out = new_file(out, force, ".safetensors", again=True)
@@ -130,11 +138,10 @@ def embed(
     mark: options.MarkFile,
     data: options.DataSource,
     out: options.Out,
-    method: Annotated[
-        str, typer.Option("--method", metavar="NAME", help=f"One of {', '.join([*METHODS, *passports.METHODS])}.")
-    ] = "fixll+pfl",
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help=f"One of {', '.join(NAMES)}.")] = "fixll+pfl",
     triggers: Annotated[
-        Path | None, typer.Option("--triggers", metavar="FILE", help="The mark of triggers of passports-v3.")
+        Path | None,
+        typer.Option("--triggers", metavar="FILE", help="A mark of triggers that passports-v3 or uchida teach, too."),
     ] = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
@@ -150,7 +157,8 @@ def embed(
     own settings (alpha, beta, gamma; drop, every, refine_images, refine_lr, refine_every, fresh of function-coupled;
     share, spread of its -plus), those of training, and enough, patience, select, watch, head, replace. Passports take
     those of training, sign, margin and ridge of the sign loss, watch, head, and fresh=false to start from --host and
-    not from fresh parameters.
+    not from fresh parameters. uchida takes those of training, strength (lambda), watch, head, and fresh=true to start
+    from fresh parameters.
     """
     checkpoint = beside(out)
     out = new_file(out, force, ".safetensors", again=checkpoint.exists())
@@ -159,29 +167,25 @@ def embed(
     hide: Embed[Any] = embedder
     minted, images = Minted.open(mark), open_data(data)
     hidden = minted.mark
-    if isinstance(hidden, TriggerSet) != isinstance(embedder, Backdoor):
+    if not isinstance(hidden, EMBEDS[type(embedder)]):
         raise BadInput(f"{method} does not embed {hidden.kind}, which {mark} holds; take another method or mark")
     unmarked = fitting(network(model, host, model_set, images), images, str(host))
     marked = hide(unmarked, hidden, images, rng(seed))
     verdict = kind_of(hidden).test(marked, hidden, ALPHA, GRINDING_BITS)
     value = {**_written(out, marked, images, force), "method": method, "settings": embedder.settings.to_dict()}
-    shown = embedder.triggers if isinstance(embedder, PassportLayers) else hidden
+    shown = hidden if isinstance(embedder, Backdoor) else embedder.triggers
     if isinstance(shown, TriggerSet):
         value["trig_acc"] = accuracy(marked, shown.as_images())
-    if isinstance(hidden, Passports):
+    if not isinstance(hidden, TriggerSet):
         value["bits"] = verdict.details["share"]
     if not verdict.accepted:
         needed = about(minted.name, hidden)["matches_needed"]
         enough = needed is not None and needed <= verdict.n
-        note(f"no judge would accept this: {verdict.reason}" + (f"; {_advice(hidden)}" if enough else ""))
+        note(f"no judge would accept this: {verdict.reason}" + (f"; {ADVICE[hidden.kind]}" if enough else ""))
     learnt = f"{verdict.statistic:g} of {verdict.n} {hidden.called if isinstance(hidden, TriggerSet) else 'bits'}"
     found = f"{learnt} and {100 * value['val_acc']:.2f} % of the test images right"
     show(as_json, value, f"{out}: {found}")
     checkpoint.unlink(missing_ok=True)
-
-
-def _advice(mark: Passports | TriggerSet) -> str:
-    return "train longer, or with a larger sign or lr" if isinstance(mark, Passports) else ADVICE
 
 
 def commit_to(
@@ -242,13 +246,15 @@ def commit_to(
     show(as_json, value, f"{claim}: publish it before the model", f"{evidence}: keep it secret until a dispute")
 
 
-def about(name: str, mark: Passports | TriggerSet) -> dict[str, Any]:
+def about(name: str, mark: AnyMark) -> dict[str, Any]:
     """What anyone may know of a mark."""
     rate, trials = mark.null.rate, kind_of(mark).facts(mark)["n"]
     needed = None if rate is None else critical_count(trials, rate, ALPHA, GRINDING_BITS)
     facts = {"null": {"basis": mark.null.basis, "rate": rate}, "matches_needed": needed}
     if isinstance(mark, Passports):
         return {"mark": name, "bits": trials, "layers": len(mark.sites), **facts}
+    if isinstance(mark, Projection):
+        return {"mark": name, "bits": trials, "layer": mark.layer.name, "capacity": mark.layer.size, **facts}
     shown = {"shape": list(mark.shape), "classes": mark.classes}
     return {"mark": name, "triggers": len(mark), "trials": trials, **shown, **facts}
 

@@ -41,7 +41,9 @@ def embedding(
         BadInput: triggers for V1 or V2, or none for V3.
     """
     if (name == "passports-v3") != (path is not None):
-        raise BadInput("--triggers FILE, a mark of triggers, belongs to --method passports-v3 and to no other method")
+        raise BadInput(
+            "--triggers FILE, a mark of triggers, belongs to --method passports-v3 or uchida and to no other method"
+        )
 
     def build(fresh: bool = True, **values: Any) -> PassportLayers:
         start = FromScratch() if fresh else FromHost()

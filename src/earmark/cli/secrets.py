@@ -18,7 +18,7 @@ from earmark.core import Mark
 from earmark.errors import BadInput
 from earmark.files import canonical_json, load_tensors, read_bytes
 from earmark.keys import OwnerKey
-from earmark.marks import Passports, TriggerSet, mark_from_parts
+from earmark.marks import AnyMark, Passports, Projection, TriggerSet, mark_from_parts
 from earmark.models import Task
 
 __all__ = ["VARIABLE", "Minted", "open_key", "password", "task_of"]
@@ -72,7 +72,7 @@ class Minted:
     """
 
     name: str
-    mark: Passports | TriggerSet = field(repr=False)
+    mark: AnyMark = field(repr=False)
 
     def triggers(self, path: Path) -> TriggerSet:
         """The mark, where only triggers will do; `path` is named where it is none."""
@@ -102,7 +102,7 @@ class Minted:
             mark, name = mark_from_parts(about["kind"], about["spec"], tensors), str(about["name"])
         except (KeyError, TypeError) as error:
             raise BadInput(f"{path} holds a damaged mark; mint it again from its key") from error
-        return cls(name, mark if isinstance(mark, Passports) else triggers(mark, path))
+        return cls(name, mark)
 
 
 def triggers(mark: Mark, path: Path) -> TriggerSet:
@@ -117,11 +117,13 @@ def triggers(mark: Mark, path: Path) -> TriggerSet:
 
 
 def task_of(mark: Mark, path: Path) -> Task:
-    """The images and classes of a network that carries a mark: those of its triggers, or of its witnesses.
+    """The images and classes of a network that carries a mark: its own, or those of its witnesses.
 
     Raises:
         BadInput: passports without witnesses.
     """
+    if isinstance(mark, Projection):
+        return mark
     if not isinstance(mark, Passports):
         return triggers(mark, path)
     if mark.witnesses is None:

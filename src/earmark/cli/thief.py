@@ -16,6 +16,8 @@ from earmark.attacks import (
     FORGERIES,
     PASSPORT_FORGERIES,
     PASSPORT_REMOVALS,
+    PROJECTION_FORGERIES,
+    ForgedProjection,
     Forger,
     Overwrite,
     PassportForger,
@@ -25,7 +27,7 @@ from earmark.attacks import (
 )
 from earmark.attacks import attack as remover
 from earmark.attacks.removal.tuning import saved_trials
-from earmark.cli import options, passports
+from earmark.cli import options, passports, projections
 from earmark.cli.methods import beside, embedding
 from earmark.cli.networks import fitting, network, save_network
 from earmark.cli.output import new_file, new_folder, show
@@ -43,7 +45,7 @@ from earmark.training import accuracy
 __all__ = ["attack"]
 
 REMOVALS = {**ATTACKS, **PASSPORT_REMOVALS}
-NAMES = (*REMOVALS, *FORGERIES, *PASSPORT_FORGERIES)
+NAMES = (*REMOVALS, *FORGERIES, *PASSPORT_FORGERIES, *PROJECTION_FORGERIES)
 
 
 def attack(
@@ -60,13 +62,14 @@ def attack(
 ) -> None:
     """Attack a model.
 
-    A removal writes the attacked model to OUT. A forgery (adversarial, read-off, grind) leaves the model as it is and
-    writes the claim and the evidence that its forger would bring to a judge into the folder OUT; one of passports
-    (random, solved, reverse-scales, cerb, retrained) also writes the network that they are presented with, which
-    answers as the model does, to OUT.safetensors. The keys of thieves and forgers are throw-away and follow from
+    A removal writes the attacked model to OUT. A forgery (adversarial, read-off, grind, projection) leaves the model
+    as it is and writes the claim and the evidence that its forger would bring to a judge into the folder OUT; one of
+    passports (random, solved, reverse-scales, cerb, retrained) also writes the network that they are presented with,
+    which answers as the model does, to OUT.safetensors. The keys of thieves and forgers are throw-away and follow from
     --seed. --set takes the attack's settings; overwrite takes mint, method and what `embed` takes; transfer takes data,
     the other task, in the form of --data, and is measured on that task; retrained takes mark, the file of the owner's
-    passports. Attacks that train go on from OUT.checkpoint after they were killed, but for forgeries.
+    passports; projection takes layer, bits and signature of the claim that it poses as. Attacks that train go on from
+    OUT.checkpoint after they were killed, but for forgeries.
     """
     if name in EVASIONS:
         raise BadInput(f"{name} stands in front of a model and leaves no file; give it to `earmark evade`")
@@ -133,7 +136,9 @@ def _removed(removal: Remove, stolen: nn.Module, data: Data, out: Path, seed: in
     return facts
 
 
-def _forger(name: str, sets: list[str] | None) -> Forger | PassportForger:
+def _forger(name: str, sets: list[str] | None) -> Forger | PassportForger | ForgedProjection:
+    if name in PROJECTION_FORGERIES:
+        return projections.forging(name, sets)
     if name in PASSPORT_FORGERIES:
         return passports.forging(name, sets)
     made: Forger = Form.of(f"settings of {name}", FORGERIES[name]).fill(sets, lambda **values: forger(name, **values))
@@ -141,7 +146,13 @@ def _forger(name: str, sets: list[str] | None) -> Forger | PassportForger:
 
 
 def _forged(
-    forge: Forger | PassportForger, stolen: nn.Module, weights: Path, data: Data, out: Path, seed: int, force: bool
+    forge: Forger | PassportForger | ForgedProjection,
+    stolen: nn.Module,
+    weights: Path,
+    data: Data,
+    out: Path,
+    seed: int,
+    force: bool,
 ) -> dict[str, Any]:
     """The forger's claim: to the stolen model, or to the network that he presents passports with, which he writes."""
     new_folder(out.parent)

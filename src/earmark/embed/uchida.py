@@ -43,7 +43,6 @@ UCHIDA = Settings(
     milestones=(60, 120, 160),
     decay=0.2,
     batchnorm="train",
-    triggers_per_batch=0,
 )
 """The paper's training from scratch (Section 4.1), but for Nesterov's form of the momentum."""
 TUNED = UCHIDA.but(epochs=20, lr=0.05, milestones=())
@@ -121,7 +120,7 @@ class Uchida:
             model,
             data.train,
             self.terms_for(mark, layer),
-            self.settings,
+            self.settings if self.triggers is not None else self.settings.but(triggers_per_batch=0),
             rng,
             triggers=None if self.triggers is None else self.triggers.lessons,
             host=host,
