@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from passported import DATA, innocent, mark_for, marked
-from torch import nn
+from torch import Tensor, nn
 
 from earmark.attacks import (
     CERB,
@@ -22,7 +22,7 @@ from earmark.attacks import (
     ReverseScales,
     SolvedPassports,
 )
-from earmark.attacks.ambiguity.passports.learnt import FORGING
+from earmark.attacks.ambiguity.passports.learnt import FORGING, LearntAffine
 from earmark.attacks.ambiguity.passports.linear import solved, spread
 from earmark.core import Verdict, rng
 from earmark.errors import BadInput, CannotCarry
@@ -193,3 +193,35 @@ def test_norms_without_scales_have_no_passports_to_solve_for() -> None:
     network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8, affine=False), nn.Flatten(), nn.Linear(288, 3))
     with pytest.raises(BadInput, match="no scale and shift to make passports for"):
         SolvedPassports(layers=1)(network, DATA, rng(1))
+
+
+# ------------------------------------------------------------------------------------------- maps of a single pixel
+
+
+class Pair(nn.Module):
+    """A scale of ones and a shift of zeros that learn."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.both = nn.Parameter(torch.stack([torch.ones(channels), torch.zeros(channels)]))
+
+    def forward(self) -> Tensor:
+        return self.both
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_scales_are_learnt_behind_frozen_layers_in_either_order_of_channels(size: int) -> None:
+    """On maps of one pixel, the last ones of a network on small images, the process died without a word."""
+    maps = torch.randn(36, 32, size, size, generator=rng(0))
+    slopes = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        conv = nn.Conv2d(32, 32, 1, bias=False).requires_grad_(False)
+        conv.to(memory_format=order)  # type: ignore[call-overload]
+        conv.weight.copy_(torch.eye(32).view(32, 32, 1, 1))
+        layer = LearntAffine(nn.GroupNorm(2, 32), pair := Pair(32))
+        for _ in range(20):
+            pair.both.grad = None
+            layer(conv(maps.contiguous(memory_format=order))).square().sum().backward()
+        assert pair.both.grad is not None
+        slopes.append(pair.both.grad)
+    torch.testing.assert_close(*slopes)

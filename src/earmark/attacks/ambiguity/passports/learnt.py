@@ -54,7 +54,9 @@ class LearntAffine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scale, shift = self.source()
-        x = x.contiguous()  # PyTorch 2.13 crashes where group norm learns from channels-last maps without a gradient
+        # PyTorch 2.13 crashes where group norm learns from channels-last maps without a gradient. Maps of one pixel
+        # count as contiguous in either order, so only a copy is sure to be in the default one.
+        x = x.clone(memory_format=torch.contiguous_format)
         seen: Tensor = functional_call(self.norm, {"weight": scale, "bias": shift}, (x,))
         return seen
 
