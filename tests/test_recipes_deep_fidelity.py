@@ -209,6 +209,8 @@ def test_mistakes_are_named(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         recipe.reproduce("table4", "huge", None, out)
     with pytest.raises(BadInput, match="EARMARK_DATA"):
         recipe.reproduce("table4", "cpu", None, out)
+    with pytest.raises(BadInput, match=r"all tables together cover .*mnist_d2.* at this scale, not cifar100"):
+        recipe.reproduce(None, "cpu", None, out, settings=["cifar100_wrn28_10_d640"])
 
 
 @pytest.mark.parametrize(("shrink", "pad"), [(1, 4), (2, 2)])

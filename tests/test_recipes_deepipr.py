@@ -100,3 +100,9 @@ def test_the_printed_differences_are_those_of_the_printed_accuracies() -> None:
 def test_a_table_that_does_not_exist_is_refused_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="did you mean 'table7'"):
         recipe.reproduce("tabel7", "quick", None, tmp_path)
+
+
+def test_a_table_without_a_setting_at_a_scale_says_to_take_another_scale(tmp_path: Path) -> None:
+    """Figure 15 is of residual networks, which no two CPU cores train."""
+    with pytest.raises(BadInput, match=r"figure15 covers .*resnet.*, of which scale cpu has none; take another scale"):
+        recipe.reproduce("figure15", "cpu", None, tmp_path)

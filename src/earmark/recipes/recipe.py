@@ -105,9 +105,12 @@ class Recipe(Generic[B]):
         covered = [(name, at) for name in tables for at in self.tables[name].settings if at in self.scales[scale]]
         wanted = [(name, at) for name, at in covered if not settings or at in settings]
         if not wanted:
-            known = ", ".join(sorted({at for _, at in covered})) or "no setting"
-            one = tables[0] if len(tables) == 1 else "no table"
-            raise BadInput(f"{one} covers {known} at this scale, not {', '.join(settings)}")
+            one, verb = (tables[0], "covers") if len(tables) == 1 else ("all tables together", "cover")
+            if not covered:
+                held = ", ".join(sorted({at for name in tables for at in self.tables[name].settings}))
+                raise BadInput(f"{one} {verb} {held}, of which scale {scale} has none; take another scale")
+            known = ", ".join(sorted({at for _, at in covered}))
+            raise BadInput(f"{one} {verb} {known} at this scale, not {', '.join(settings)}")
         return wanted
 
     def _measured(

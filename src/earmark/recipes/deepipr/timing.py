@@ -17,7 +17,7 @@ ROUNDS = 3
 def timed(bench: Bench, schemes: Sequence[Protection]) -> Mapping[str, Point]:
     """By scheme, times over the baseline of the same norm, each measured in turn with the others.
 
-    A training step's time is the difference between two runs that do nothing different but `effort.timed_steps` more
+    A training step's time is the difference between two runs that do nothing different but `effort.timed` more
     steps, divided by these; an answer's is that of all test images. Of `ROUNDS` rounds the fastest counts.
     """
 
