@@ -253,7 +253,10 @@ FAULTS: list[tuple[tuple[str, ...], str]] = [
     ((*MINT, "--set", "witnesses=0", "--out", "@x.safetensors"), "take at least 1"),
     ((*MINT, "--count", "3", "--out", "@x.safetensors"), "--count is for triggers"),
     ((*MINT[:-2], "--model", "@bare.py:build", "--out", "@x.safetensors"), "no nn.Conv2d with a"),
-    ((*MINT[:7], "--host", "@host.safetensors", "--out", "@x.safetensors"), "are for passports and projection, got --kind noise"),
+    (
+        (*MINT[:7], "--host", "@host.safetensors", "--out", "@x.safetensors"),
+        "are for passports and projection, got --kind noise",
+    ),
     ((*MINT[:7], "--kind", "pasports", "--out", "@x.safetensors"), "did you mean 'passports'?"),
     (embed(3, "mark", "x"), "belongs to --method passports-v3 or uchida"),
     (embed(2, "mark", "x", "--triggers", "@mark.safetensors"), "holds a mark of kind 'passports', expected triggers"),

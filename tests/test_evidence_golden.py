@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tiny import convolutions, written
+from tiny import convolutions, projected, written
 from torch import nn
 
 from earmark.core import Mark, Query
 from earmark.errors import EarmarkError, Tampered
 from earmark.evidence import Bundle, Claim, judge
 from earmark.keys import OwnerKey
-from earmark.marks import Passports, TriggerSet
+from earmark.marks import AnyMark, Passports, Projection, TriggerSet
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.parent for path in GOLDEN.glob("v*/*/claim.json"))
@@ -33,11 +33,13 @@ EARLY: dict[str, Any] = {
 pytestmark = pytest.mark.parametrize("case", CASES, ids=[f"{path.parent.name}-{path.name}" for path in CASES])
 
 
-RATES = {"noise": 1 / 10, "stamped": 1 / 9, "passports": 1 / 2}
+RATES = {"noise": 1 / 10, "stamped": 1 / 9, "passports": 1 / 2, "projection": 1 / 2}
 
 
 def fitted(mark: Mark) -> nn.Module:
     """A model that carries the mark."""
+    if isinstance(mark, Projection):
+        return projected(mark)
     return written(convolutions(mark), mark) if isinstance(mark, Passports) else taught(mark)
 
 
@@ -58,7 +60,12 @@ def always(favourite: int) -> Query:
 
 
 def innocent(mark: Mark, favourite: int) -> Query | nn.Module:
-    """For passports, convolutions whose channels stand elsewhere: they show another's bits."""
+    """For marks in weights, weights that stand elsewhere: they show another's bits."""
+    if isinstance(mark, Projection):
+        layer = projected(mark)
+        for weight in layer.parameters():
+            weight.data = weight.data.flatten().roll(favourite + 1).view_as(weight)
+        return layer
     if not isinstance(mark, Passports):
         return always(favourite)
     model = written(convolutions(mark), mark)
@@ -68,9 +75,9 @@ def innocent(mark: Mark, favourite: int) -> Query | nn.Module:
     return model
 
 
-def opened(case: Path) -> tuple[Claim, Bundle, Passports | TriggerSet]:
+def opened(case: Path) -> tuple[Claim, Bundle, AnyMark]:
     bundle = Bundle.read(case / "evidence")
-    assert isinstance(bundle.mark, Passports | TriggerSet)
+    assert isinstance(bundle.mark, Passports | Projection | TriggerSet)
     return Claim.read(case / "claim.json"), bundle, bundle.mark
 
 
