@@ -274,7 +274,8 @@ class PassportMint:
         witnesses: how many test images, chosen by the key, go into the mark for the fidelity process.
         scale: what a bit is the sign of. "private" is the paper's <W_o, S>. "product" is <W_o, S> gamma_o, gamma the
             public scale that V2 and V3 learn beside it: whoever negates a filter negates gamma_o with it to keep the
-            function, and the product stays, as it does where gamma is folded into the filter. It needs a witness.
+            function, and the product stays, as it does where gamma is folded into the filter. Where no activation
+            follows the norm, the sign of gamma_o is free by itself, and the product is, too. It needs a witness.
     """
 
     layers: str | int = 3
