@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from earmark.errors import BadInput, whole
 from earmark.models import device_of, dtype_of, evaluating
+from earmark.models.modes import given
 
 __all__ = ["NORMS", "Site", "find_sites", "public_scales"]
 
@@ -157,22 +158,25 @@ def _paired(model: nn.Module, example: Tensor) -> list[Site]:
     runs: dict[str, int] = {}
     pairs: list[tuple[str, str]] = []
 
-    def wrote(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def wrote(name: str) -> Callable[[nn.Module, Any, Any, Tensor], None]:
+        def hook(_: nn.Module, args: Any, named: Any, output: Tensor) -> None:
             runs[name] = runs.get(name, 0) + 1
-            written[name] = (args[0], output)
+            written[name] = (given(args, named), output)
 
         return hook
 
-    def reads(name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def reads(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, args: Any, named: Any) -> None:
             runs[name] = runs.get(name, 0) + 1
-            pairs.extend((conv, name) for conv, (_, output) in written.items() if output is args[0])
+            read = given(args, named)
+            pairs.extend((conv, name) for conv, (_, output) in written.items() if output is read)
 
         return hook
 
-    hooks = [module.register_forward_hook(wrote(name)) for name, module in modules.items() if type(module) is nn.Conv2d]
-    hooks += [m.register_forward_pre_hook(reads(name)) for name, m in modules.items() if isinstance(m, NORMS)]
+    convs = {name: module for name, module in modules.items() if type(module) is nn.Conv2d}
+    norms = {name: module for name, module in modules.items() if isinstance(module, NORMS)}
+    hooks = [module.register_forward_hook(wrote(name), with_kwargs=True) for name, module in convs.items()]
+    hooks += [module.register_forward_pre_hook(reads(name), with_kwargs=True) for name, module in norms.items()]
     try:
         with evaluating(model), torch.no_grad():
             model(example.to(device_of(model), dtype_of(model)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from earmark.errors import BadInput
 from earmark.keys import KeyedStream, MarkKey
 from earmark.layers import Site
 from earmark.models import device_of, dtype_of, evaluating, logits_of
+from earmark.models.modes import given
 
 __all__ = ["PASSPORTS", "passports_of_images"]
 
@@ -63,8 +65,11 @@ def _feature_maps(host: nn.Module, pixels: Tensor, sites: Sequence[Site]) -> lis
     with ExitStack() as stack:
         for site in sites:
             conv = host.get_submodule(site.conv)
-            hook = conv.register_forward_pre_hook(lambda _, args, name=site.conv: read.update({name: args[0]}))
-            stack.callback(hook.remove)
+
+            def note(_: nn.Module, args: Any, named: Any, name: str = site.conv) -> None:
+                read[name] = given(args, named)
+
+            stack.callback(conv.register_forward_pre_hook(note, with_kwargs=True).remove)
         stack.enter_context(evaluating(host))
         stack.enter_context(torch.no_grad())
         host(images)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from earmark.errors import BadInput
-from earmark.models.modes import as_input, evaluating
+from earmark.models.modes import as_input, evaluating, given
 
 __all__ = ["Anatomy", "Reader", "Reading", "dissect", "logits_of", "require_initialised"]
 
@@ -86,7 +86,7 @@ class Anatomy:
     def read(self, model: nn.Module, images: Tensor, through: Callable[[Tensor], Any] | None = None) -> Reading:
         """One forward pass that keeps z: through `model`, or through a wrapper of it (DDP, say) given as `through`."""
         caught: list[Tensor] = []
-        hook = self.linear(model).register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        hook = self.linear(model).register_forward_pre_hook(_catch(caught), with_kwargs=True)
         try:
             output = (through or model)(images)
         finally:
@@ -101,6 +101,10 @@ class Anatomy:
                 "(N, d) an image; name the layer that classifies the whole image"
             )
         return Reading(caught[0], logits_of(output))
+
+
+def _catch(caught: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    return lambda _, args, named: caught.append(given(args, named))
 
 
 def require_initialised(model: nn.Module) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-__all__ = ["as_input", "device_of", "dtype_of", "evaluating", "frozen_batchnorm", "is_batchnorm"]
+__all__ = ["as_input", "device_of", "dtype_of", "evaluating", "frozen_batchnorm", "given", "is_batchnorm"]
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -34,6 +35,11 @@ def as_input(images: Tensor, model: nn.Module) -> Tensor:
 def is_batchnorm(module: nn.Module) -> bool:
     """Whether a module keeps running statistics of its batches (batch norm of any rank, instance norm that tracks)."""
     return isinstance(module, _NormBase) and module.track_running_stats
+
+
+def given(args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """What a layer of one input was called on, as a hook sees it: `layer(x)` or `layer(input=x)`."""
+    return next(iter((*args, *named.values())))
 
 
 @contextmanager

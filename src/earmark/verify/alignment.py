@@ -8,7 +8,7 @@ what it does on the same images.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from earmark.errors import CannotCarry
 from earmark.layers import Site
 from earmark.marks import Passports
 from earmark.models import as_input, evaluating
+from earmark.models.modes import given
 from earmark.verify.matching import Match, arranged, column_lengths, fingerprints, known, level, match, merged, settled
 
 __all__ = ["ALIGNED", "Alignment", "align"]
@@ -118,14 +119,15 @@ def _traces(model: nn.Module, probes: Tensor) -> dict[str, _Trace]:
     """Of each convolution, in the order in which they run first."""
     found: dict[str, _Trace] = {}
 
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(conv: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def note(name: str) -> Callable[[nn.Module, Any, Any, Tensor], None]:
+        def hook(conv: nn.Module, args: Any, named: Any, output: Tensor) -> None:
             assert isinstance(conv, nn.Conv2d), "hooks are on convolutions alone"
-            found.setdefault(name, _Trace(conv, _sampled(args[0]), _sampled(output)))
+            found.setdefault(name, _Trace(conv, _sampled(given(args, named)), _sampled(output)))
 
         return hook
 
-    hooks = [m.register_forward_hook(note(n)) for n, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    convs = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    hooks = [conv.register_forward_hook(note(name), with_kwargs=True) for name, conv in convs.items()]
     try:
         with evaluating(model), torch.no_grad():
             model(as_input(probes, model))

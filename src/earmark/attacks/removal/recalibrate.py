@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from earmark.core import Images
 from earmark.errors import BadInput
 from earmark.models import as_input, evaluating
+from earmark.models.modes import given
 
 __all__ = ["recalibrated"]
 
@@ -45,7 +46,11 @@ def recalibrated(model: nn.Module, images: Images, batch_size: int = 256) -> nn.
     copied = copy.deepcopy(model)
     layers = [m for m in copied.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     seen: dict[nn.Module, list[_Moments]] = {layer: [] for layer in layers}
-    hooks = [layer.register_forward_pre_hook(lambda m, args: seen[m].append(_moments(args[0]))) for layer in layers]
+
+    def note(layer: nn.Module, args: Any, named: Any) -> None:
+        seen[layer].append(_moments(given(args, named)))
+
+    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
     batches = min(math.ceil(len(images) / batch_size), len(images) // 2)
     try:
         with evaluating(copied), torch.no_grad():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from earmark.attacks.removal.rearrange import Consumer, answers
 from earmark.layers.sites import NORMS
+from earmark.models.modes import given
 
 __all__ = ["Stream", "streams"]
 
@@ -49,10 +50,10 @@ def streams(model: nn.Module, images: Tensor) -> list[Stream]:
     sources: dict[str, set[str]] = {}
     runs: Counter[str] = Counter()
 
-    def reads(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+    def reads(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, args: Any, named: Any) -> None:
             runs[name] += 1
-            sources[name] = _origins(args[0], written)
+            sources[name] = _origins(given(args, named), written)
 
         return hook
 
@@ -63,7 +64,8 @@ def streams(model: nn.Module, images: Tensor) -> list[Stream]:
 
         return hook
 
-    hooks = [module.register_forward_pre_hook(reads(name)) for name, module in (mixers | norms).items()]
+    layers = (mixers | norms).items()
+    hooks = [module.register_forward_pre_hook(reads(name), with_kwargs=True) for name, module in layers]
     hooks += [module.register_forward_hook(writes(name)) for name, module in mixers.items()]
     try:
         answers(model, images, grad=True)
