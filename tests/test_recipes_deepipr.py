@@ -51,7 +51,7 @@ def test_every_table_runs_and_can_be_read_and_drawn(table: str, out: Path) -> No
     text = Reproduction.from_dict(found).to_markdown()
     assert all(row["method"] in text for row in found["rows"])
     figures = of_reproduction(found, out)
-    drawn = {"figure18": {"convergence"}, "figure19": {"distributions"}}
+    drawn = {"figure18": {"convergence"}, **{name: {"distributions"} for name in ("figure3", "figure5", "figure19")}}
     assert set(figures) == drawn.get(table, {"curves"} if found["over"] else set())
     assert all(to_png(figure).startswith(b"\x89PNG") for figure in figures.values())
 
@@ -70,6 +70,24 @@ def test_forgeries_pass_as_published_or_cost_accuracy_and_no_judge_accepts_one(o
     solved = row["solved on V1, batch norm"]
     assert solved["published"]["ours"] == [100.0]
     assert abs(solved["forged_drop"]["ours"][0]) < 1e-6
+
+
+def test_conventional_watermarks_are_forged_on_the_very_network_and_no_judge_accepts_one(out: Path) -> None:
+    row = rows(run("table2", out))
+    for label, least in (("Uchida", 100), ("Triggers", 80)):
+        found = {name: value["ours"][0] for name, value in row[label].items()}
+        assert (found["forged"] >= least, found["published"], found["judged"]) == (True, 100, 0)
+    uchida = row["Uchida"]
+    assert (uchida["acc"]["paper"], uchida["real"]["paper"], uchida["forged"]["paper"]) == (90.97, 100, 100)
+    assert uchida["real"]["ours"][0] > 70
+
+
+def test_what_is_forged_looks_like_what_it_started_from(out: Path) -> None:
+    """Figures 3 and 5: means and spreads are hardly apart."""
+    for table, far in (("figure3", 0.05), ("figure5", 0.1)):
+        honest, forged = rows(run(table, out)).values()
+        for what in ("mean", "std"):
+            assert forged[what]["ours"][0] == pytest.approx(honest[what]["ours"][0], abs=far)
 
 
 def test_flipping_no_scale_changes_nothing(out: Path) -> None:

@@ -138,8 +138,7 @@ class Projection:
 
     def read(self, weight: Tensor) -> Tensor:
         """The bits (T,) that a layer with this weight (O, ...) shows: int8, 0 where X w is 0 or no number."""
-        mean = weight.detach().to("cpu", torch.float64).mean(0).flatten()
-        return torch.nan_to_num(self.projection.double() @ mean).sign().to(torch.int8)
+        return torch.nan_to_num(self._product(weight)).sign().to(torch.int8)
 
     def shown(self, model: nn.Module) -> Tensor:
         """The bits (T,) that a network shows, as `read` gives them.
@@ -148,6 +147,13 @@ class Projection:
             CannotCarry: a network without the mark's layer.
         """
         return self.read(_weight(model.get_submodule(self.name_in(model))))
+
+    def projected(self, model: nn.Module) -> Tensor:
+        """X w (T,) of a network, float64; raises as `shown` does."""
+        return self._product(_weight(model.get_submodule(self.name_in(model))))
+
+    def _product(self, weight: Tensor) -> Tensor:
+        return self.projection.double() @ weight.detach().to("cpu", torch.float64).mean(0).flatten()
 
     def name_in(self, model: nn.Module) -> str:
         """The name of the layer in a network of the same architecture.

@@ -65,6 +65,8 @@ HEADINGS = {
     "forged_drop": "Acc with forged passports, to the owner's (points)",
     "unlike_owner": "Bits unlike the owner's (%)",
     "owner_detected": "The owner's bits, still detected (%)",
+    "real": "The owner's, detected (%)",
+    "forged": "The forger's, detected (%)",
     "published": "Accepted as published (%)",
     "judged": "Accepted by the judge (%)",
     "train_x": "Training step (x)",

@@ -77,23 +77,24 @@ class Bench:
 
     # -- networks
 
-    def _fresh(self, norm: str, classes: int | None = None) -> nn.Module:
+    def fresh(self, norm: str, classes: int | None = None) -> nn.Module:
+        """The network as it is before training; other classes where they are given."""
         shape, width = self.data.shape, self.effort.width
         build = partial(self.setting.build, shape, classes or self.data.classes, width, norm)
         return built(build, rng(self.seed)).to(Settings().torch_device())
 
     def network(self, one: Protection) -> nn.Module:
         """The network, trained from scratch once: what is released of a protected one."""
-        return self.store.model(one.slug, lambda: self._fresh(one.norm), partial(self.trained, one))
+        return self.store.model(one.slug, lambda: self.fresh(one.norm), partial(self.trained, one))
 
     def trained(self, one: Protection, checkpoint: Path | None = None, steps: int | None = None) -> nn.Module:
         """The network, trained anew; it ends after so many `steps`, where some are given."""
         run = self.run.but(steps=steps)
         if one.scheme != "baseline":
             return self._embed(one).but(settings=run, checkpoint=checkpoint)(
-                self._fresh(one.norm), self.mark(one), self.data, rng(self.seed)
+                self.fresh(one.norm), self.mark(one), self.data, rng(self.seed)
             )
-        model = self._fresh(one.norm)
+        model = self.fresh(one.norm)
         fit(
             model,
             self.data.train,
@@ -130,7 +131,7 @@ class Bench:
                 on_history=history.extend,
                 checkpoint=self.store.checkpoint(f"{one.slug}.converging"),
             )
-            embed(self._fresh(one.norm), self.mark(one), self.data, rng(self.seed))
+            embed(self.fresh(one.norm), self.mark(one), self.data, rng(self.seed))
             return [{"epoch": at, **record, "val_acc": 100 * record["val_acc"]} for at, record in enumerate(history, 1)]
 
         return self.store.value(f"{one.slug}.converging", measure)
@@ -169,12 +170,16 @@ class Bench:
 
     # -- measurements
 
+    def accuracy(self, model: nn.Module, data: Data | None = None) -> float:
+        """On the test images, in percent; on those of another task where it is given."""
+        return 100 * accuracy(model, (data or self.data).test)
+
     def measured(self, one: Protection) -> Point:
         """Accuracy, its distance to the baseline, and what verification finds (Table 7)."""
 
         def measure() -> Point:
             model = self.network(one)
-            found: Point = {"acc": 100 * accuracy(model, self.data.test)}
+            found: Point = {"acc": self.accuracy(model)}
             if one.scheme == "baseline":
                 return found
             found["kappa"] = (found["acc"] or 0.0) - (self.measured(one.baseline)["acc"] or 0.0)
@@ -205,7 +210,7 @@ class Bench:
     def accuracy_with(self, model: nn.Module, mark: Passports) -> float:
         """The accuracy with these passports presented, with whichever batch norm statistics are better."""
         some = self.data.train.sample(1_000)
-        return max(100 * accuracy(plain, self.data.test) for plain in presented(model, mark, some))
+        return max(self.accuracy(plain) for plain in presented(model, mark, some))
 
     def target(self, name: str) -> tuple[Data, str, list[str]]:
         """A task that the network is transferred to, in the size of the owner's images."""
@@ -217,18 +222,20 @@ class Bench:
 
         def measure() -> Point:
             model, (target, _, _) = self.network(one), self.target(name)
-            tuned = self._transfer(target, f"{one.slug}.to-{name}")(model, self.data, rng(self.seed))
-            found: Point = {"acc": 100 * accuracy(tuned, target.test)}
+            checkpoint = self.store.checkpoint(f"{one.slug}.to-{name}")
+            tuned = self.transfer(target, checkpoint)(model, self.data, rng(self.seed))
+            found: Point = {"acc": self.accuracy(tuned, target)}
             if one.scheme == "baseline":
                 return found
             found["kappa"] = (found["acc"] or 0.0) - (self.transferred(one.baseline, name)["acc"] or 0.0)
             if one.scheme == "V3":
-                found["triggers"] = 100 * accuracy(self._with_old_head(tuned, model), self.triggers.as_images())
+                found["triggers"] = 100 * accuracy(self.with_old_head(tuned, model), self.triggers.as_images())
             return {**found, **self._verified(tuned, one)}
 
         return self.store.value(f"{one.slug}.to-{name}", measure)
 
-    def _transfer(self, target: Data, slug: str) -> Transfer:
+    def transfer(self, target: Data, checkpoint: Path) -> Transfer:
+        """RTAL: all layers learn another task, the last one afresh."""
         run = self.effort.tune
         return Transfer(
             data=target,
@@ -243,10 +250,10 @@ class Bench:
             momentum=run.momentum,
             weight_decay=run.weight_decay,
             augment=self.setting.target_augment if self.effort.augment else None,
-            checkpoint=self.store.checkpoint(slug),
+            checkpoint=checkpoint,
         )
 
-    def _with_old_head(self, tuned: nn.Module, model: nn.Module) -> nn.Module:
+    def with_old_head(self, tuned: nn.Module, model: nn.Module) -> nn.Module:
         """The tuned network under the head that it had before: the only one that answers with the triggers' labels."""
         mixed, anatomy = copy.deepcopy(tuned), dissect(model, self.data.test.pixels[:1])
         mixed.set_submodule(anatomy.head, copy.deepcopy(anatomy.linear(model)))
@@ -259,9 +266,7 @@ class Bench:
             model, points = self.network(one), []
             for share in self.effort.shares:
                 left = PruneGlobal(share)(model, self.data, rng(self.seed))
-                points.append(
-                    {"share": share, "val_acc": 100 * accuracy(left, self.data.test), **self._verified(left, one)}
-                )
+                points.append({"share": share, "val_acc": self.accuracy(left), **self._verified(left, one)})
             return points
 
         return self.store.value(f"{one.slug}.pruned", measure)
@@ -274,7 +279,7 @@ class Bench:
             points: list[Point] = []
             for share in self.effort.shares:
                 left = FlipScales(share, self.setting.layers)(model, self.data, rng(self.seed))
-                points.append({"flipped": share, "val_acc": 100 * accuracy(left, self.data.test)})
+                points.append({"flipped": share, "val_acc": self.accuracy(left)})
             return points
 
         return self.store.value(f"{one.slug}.flipped", measure)

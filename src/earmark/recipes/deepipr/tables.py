@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from earmark.files import load_tensors
 from earmark.recipes.deepipr.bench import Bench, Protection
+from earmark.recipes.deepipr.conventional import TRIGGERS, UCHIDA, compared_with_forged, images, projections
 from earmark.recipes.deepipr.forging import FORGERS, by_share, forged
 from earmark.recipes.deepipr.settings import SETTINGS
 from earmark.recipes.deepipr.timing import timed
@@ -22,6 +25,30 @@ NAMES = {"bn": "batch norm", "gn": "group norm"}
 
 def _label(one: Protection) -> str:
     return f"{one.scheme}, {NAMES[one.norm]}"
+
+
+def _table2(bench: Bench) -> list[Row]:
+    """Uchida's watermark and a trigger set, each beside the forger's, on the network and on every target."""
+    found = []
+    for label, one in {"Uchida": UCHIDA, "Triggers": TRIGGERS}.items():
+        for name, point in compared_with_forged(bench, one).items():
+            to = f", to {bench.target(name)[1]}" if name else ""
+            found.append(Row(f"{label}{to}", point, paper=f"{label}, to {name}" if name else label))
+    return found
+
+
+def _sampled(files: Callable[[Bench], Mapping[str, Path]], what: str) -> Callable[[Bench], list[Row]]:
+    """Files of samples as rows, with the mean and the spread of one of the quantities in them."""
+
+    def rows(bench: Bench) -> list[Row]:
+        found = []
+        for label, path in files(bench).items():
+            values = load_tensors(path)[what].double()
+            metrics: Point = {"mean": float(values.mean()), "std": float(values.std())}
+            found.append(Row(label, metrics, more={"samples": bench.relative(path)}))
+        return found
+
+    return rows
 
 
 def _table7(bench: Bench) -> list[Row]:
@@ -114,12 +141,17 @@ def _figure13(bench: Bench) -> list[Row]:
 _flips = _curves(Bench.flipped, "flipped")
 ALEXNET = tuple(name for name in SETTINGS if "alexnet" in name)
 RESNET = tuple(name for name in SETTINGS if "resnet" in name)
+SECTION_3 = tuple(name for name in ALEXNET if "cifar10_" in name)
+"""What the conventional watermarks are tried on."""
 TABLES: Mapping[str, Table[Bench]] = {
+    "table2": Table(SECTION_3, _table2),
     "table6": Table(EVERY, _table6),
     "table7": Table(EVERY, _table7),
     "table8": Table(EVERY, _table8),
     "table10": Table(EVERY, _table10),
     "table11": Table(EVERY, _table11),
+    "figure3": Table(SECTION_3, _sampled(projections, "projection")),
+    "figure5": Table(SECTION_3, _sampled(images, "pixels")),
     "figure12": Table(EVERY, _curves(Bench.pruned, "share"), "share"),
     "figure13": Table(EVERY, _figure13),
     "figure14": Table(ALEXNET, _flips, "flipped"),
