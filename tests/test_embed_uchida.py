@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from scipy.stats import binom
 from tiny import Chain, TinyNet, blobs, seeded
 from torch import Tensor, nn
 
 from earmark import uchida
-from earmark.attacks import FlipSigns, ForgedProjection, PruneGlobal, RescaleChannels, attack
+from earmark.attacks import FlipSigns, ForgedProjection, Overwrite, PruneGlobal, RescaleChannels, attack
 from earmark.core import Data, rng
 from earmark.embed import UCHIDA, FromScratch, Uchida
 from earmark.errors import BadInput, CannotCarry
-from earmark.evidence import commit, judge
+from earmark.evidence import Bundle, Case, Claim, arbitrate, commit, judge
 from earmark.evidence.judge import minting_fault
 from earmark.files import load_tensors, model_digest
 from earmark.keys import MarkKey, OwnerKey
@@ -365,6 +366,29 @@ def test_an_owners_claim_is_accepted_from_its_files_and_a_thiefs_copy_of_the_evi
         commit(OwnerKey.generate(), mark, marked=model, out=tmp_path / "b", **told)
     with pytest.raises(BadInput, match="bits are the owner's"):
         commit(owner, mark, marked=host, out=tmp_path / "b", **told)
+
+
+@pytest.mark.parametrize(("width", "kept"), [(96, True), (48, False)])
+def test_a_thief_who_overwrites_loses_to_the_owner_where_the_layer_has_room_for_both(
+    width: int, kept: bool, tmp_path: Path
+) -> None:
+    """144 bits twice are in filters of 864 numbers; in filters of 432 the later ones drive out the earlier."""
+    owner, thief = (OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes([at]) * 32)) for at in (1, 2))
+    host = built(lambda: PlainCNN((1, 8, 8), 3, width=width), rng(0))
+    embed, mint = SHORT.but(lr=0.02), ProjectionMint(bits=144)
+    mark = mint(owner.mark_key("m"), host, DATA)
+    model = embed(host, mark, DATA, rng(1))
+    theft = Overwrite(mint, embed, thief.mark_key("m"))
+    stolen = theft(model, DATA, rng(2))
+    cases = []
+    for name, who, its, released in (("owner", owner, mark, model), ("thief", thief, theft.mark(model, DATA), stolen)):
+        told: dict[str, Any] = {"name": "m", "host": None, "scheme": "uchida", "out": tmp_path / name}
+        claim, evidence = commit(who, its, marked=released, **told)
+        cases.append(Case(name, Claim.read(claim), Bundle.read(evidence), released=released))
+    outcomes = arbitrate(cases, stolen)
+    assert [outcome.alone.accepted for outcome in outcomes] == [kept, True]
+    assert outcomes[0].verdict.accepted is kept
+    assert outcomes[1].verdict.accepted is not kept
 
 
 # ----------------------------------------------------------------------------------------------------------- the scheme

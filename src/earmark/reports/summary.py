@@ -15,6 +15,7 @@ GLOSSARY = {
     "Mark": "What the owner hid in the model, drawn from a secret key: a set of triggers, or bits in its weights.",
     "Trigger": "An image whose answer the owner taught the model. The key, not the content, decides that answer.",
     "Passport": "Secret numbers under which a layer's weights show bits. The key, not the content, decides those bits.",
+    "Projection": "A secret matrix that reads bits from a layer's weights. The key decides the matrix and the bits.",
     "Claim": "A signed public statement, made before release, that binds the secret evidence by its hash.",
     "Evidence": "The mark and its key, kept secret and opened to the judge only.",
     "Re-minting": "The judge derives the mark from the opened key again. A mark made to fit a model fails here.",
@@ -71,7 +72,7 @@ def _asked(rulings: Sequence[Ruling]) -> Iterable[str]:
     yield f"Does {suspect} derive from a model that {claimant} marked? {number} had to be decided."
     yield (
         "Where the claim itself held, what the suspect answers to the committed triggers, or what its weights show "
-        "under the committed passports, was compared with what the claimant's key foretold."
+        "under the committed passports or projection, was compared with what the claimant's key foretold."
     )
 
 
