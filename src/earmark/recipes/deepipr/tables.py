@@ -31,9 +31,10 @@ def _table2(bench: Bench) -> list[Row]:
     """Uchida's watermark and a trigger set, each beside the forger's, on the network and on every target."""
     found = []
     for label, one in {"Uchida": UCHIDA, "Triggers": TRIGGERS}.items():
-        for name, point in compared_with_forged(bench, one).items():
+        points = compared_with_forged(bench, one)
+        for name in ("", *bench.setting.targets):
             to = f", to {bench.target(name)[1]}" if name else ""
-            found.append(Row(f"{label}{to}", point, paper=f"{label}, to {name}" if name else label))
+            found.append(Row(f"{label}{to}", points[name], paper=f"{label}, to {name}" if name else label))
     return found
 
 
