@@ -57,6 +57,11 @@ class Autoencoder(nn.Module, ABC):
         channels, height, width = shape
         self.shape, self.bottleneck = (channels, height, width), whole("bottleneck", bottleneck, low=1)
 
+    @property
+    def dense(self) -> bool:
+        """Whether all its layers are dense and it takes images (..., C, H, W): then a `Bank` stacks the layers."""
+        return False
+
     def extra_repr(self) -> str:
         """What its layers do not say."""
         return f"shape={self.shape}"
@@ -75,12 +80,16 @@ class Autoencoder(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> Coded:
         """Images (N, C, H, W) to their codes and what these become."""
-        if images.shape[1:] != self.shape:
-            raise BadInput(
-                f"the autoencoder takes images {self.shape}, got {tuple(images.shape[1:])}; build one for these images"
-            )
+        self.check(images)
         code = self.encode(images)
         return Coded(code, self.decode(code))
+
+    def check(self, images: Tensor) -> None:
+        """Raise `BadInput` where images are of another shape."""
+        if images.shape[-3:] != self.shape:
+            raise BadInput(
+                f"the autoencoder takes images {self.shape}, got {tuple(images.shape[-3:])}; build one for these images"
+            )
 
 
 @dataclass(frozen=True)
@@ -118,12 +127,16 @@ class MLPAutoencoder(Autoencoder):
         self.decoder = _dense([bottleneck, *reversed(widths)])
         self.last = nn.Linear(widths[0] if widths else bottleneck, pixels)
 
+    @property
+    def dense(self) -> bool:
+        return True
+
     def encode(self, images: Tensor) -> Tensor:
-        code: Tensor = self.encoder(images.flatten(1))
+        code: Tensor = self.encoder(images.flatten(-3))
         return code
 
     def decode(self, code: Tensor) -> Tensor:
-        return torch.sigmoid(self.last(self.decoder(code))).view(-1, *self.shape)
+        return torch.sigmoid(self.last(self.decoder(code))).view(*code.shape[:-1], *self.shape)
 
 
 class VariationalAutoencoder(MLPAutoencoder):

@@ -13,6 +13,8 @@ from earmark.errors import BadInput, number, whole
 from earmark.keys import KeyedStream
 from earmark.models import Bank, Coded, device_of, evaluating
 
+Passing = Callable[[Tensor, Tensor], Tensor]
+
 __all__ = ["PRESTAMPS", "Penetration", "distance", "prestamps", "stamp_on", "stamp_values"]
 
 HALF = 191
@@ -183,11 +185,11 @@ class Penetration:
         device = device_of(shadows)
         images, wanted = carriers.to(device).float() / 255, stamp_values(starts.to(device)).float() / 255
         stamps = wanted.clone().requires_grad_()
-        adam = torch.optim.Adam([stamps], lr=self.lr)
+        adam = torch.optim.Adam([stamps], lr=self.lr, fused=True)
         with evaluating(shadows), torch.enable_grad():
+            passing = self._passing(shadows, images)
             for _ in range(self.iterations):
-                adam.zero_grad(set_to_none=True)
-                loss = self.loss(shadows, images, stamps, wanted)
+                loss = self._loss(passing, images, stamps, wanted)
                 (stamps.grad,) = torch.autograd.grad(loss.sum(), [stamps])
                 adam.step()
         if not bool(torch.isfinite(stamps).all()):
@@ -196,16 +198,42 @@ class Penetration:
 
     def loss(self, shadows: Bank, images: Tensor, stamps: Tensor, wanted: Tensor) -> Tensor:
         """L(T_i) for each stamp: (I,), in squared units of [0, 1] pixels."""
+        return self._loss(self._passing(shadows, images), images, stamps, wanted)
+
+    def _loss(self, passing: Passing, images: Tensor, stamps: Tensor, wanted: Tensor) -> Tensor:
         if self.clipped:
             stamps = _through(stamps, _values(_as_bytes(stamps)))
         moved = images + stamps[:, None]
         seen = _through(moved, (moved.clamp(0, 1) * 255).round() / 255) if self.clipped else moved
-        each = seen.flatten(0, 1).expand(len(shadows), -1, -1, -1, -1)  # faster than one product for all
-        made = Coded(*shadows.separately(each)).images.view(-1, *images.shape)
         goal = stamps[:, None] if self.target == "stamp" else seen
-        passed = (made - goal).square().flatten(-3).sum(-1).mean(dim=(0, 2))
+        passed = (passing(seen, stamps) - goal).square().flatten(-3).sum(-1).mean(dim=(0, 2))
         kept: Tensor = passed + self.similarity * (stamps - wanted).square().flatten(1).sum(1)
         return kept
+
+    def _passing(self, shadows: Bank, images: Tensor) -> Passing:
+        """From x + T (I, J, C, H, W) and T (I, C, H, W), what the shadows make of x + T (K, I, J, C, H, W).
+
+        The gradient by x + T is that by T, clipped or not. Where the first layer is affine, its gradient is a product
+        for each stamp, not for each image, and unclipped its value is, too: that of x is the same in every iteration.
+        """
+        halves, (stamps, looks) = shadows.halves(), images.shape[:2]
+        if halves is None:
+
+            def passing(seen: Tensor, _: Tensor) -> Tensor:
+                each = seen.flatten(0, 1).expand(len(shadows), -1, -1, -1, -1)  # faster than one product for all
+                return Coded(*shadows.separately(each)).images.view(-1, *images.shape)
+
+            return passing
+        with torch.no_grad():
+            still = halves.enter(images.flatten(0, 1)).view(len(shadows), stamps, looks, -1)
+
+        def moved(seen: Tensor, by: Tensor) -> Tensor:
+            entered = still + halves.shift(by)[:, :, None]
+            if self.clipped:
+                entered = _through(entered, halves.enter(seen.detach().flatten(0, 1)).view_as(entered))
+            return halves.leave(entered.flatten(1, 2)).view(-1, *images.shape)
+
+        return moved
 
 
 def distance(stamps: Tensor, starts: Tensor) -> Tensor:
