@@ -485,7 +485,7 @@ def test_a_new_password_is_asked_for_twice_and_not_shown(monkeypatch: pytest.Mon
         ((*JUDGE, "--committed-before", "9999-12-31T23:59:59-14:00"), "outside the years 1 to 9999"),
         ((*JUDGE, "--known-since", "yesterday"), "expected a time such as"),
         ((*JUDGE, "--owner-public", "xyz"), "64 hexadecimal digits"),
-        ((*JUDGE, "--claim", "@commitment/claim.json"), "--claim is given 2 times but --evidence 1 times"),
+        ((*JUDGE, "--claim", "@commitment/claim.json"), "--claim is given 2 times but --evidence once"),
         ((*JUDGE, "--alpha", "2"), "alpha"),
     ],
 )

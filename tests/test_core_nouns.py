@@ -52,6 +52,10 @@ def test_alpha_is_a_probability_strictly_between_0_and_1(alpha: Any, accepted: b
         Verdict(accepted, 9, 10, EXACT, -9.0, alpha, "nine of ten")
 
 
+def test_certainty_is_told_without_a_sign() -> None:
+    assert "p = 10^0.0," in str(replace(verdict(), accepted=False, log10_p=-0.02))
+
+
 def test_nobody_changes_the_details_of_a_verdict() -> None:
     given = {"share": 0.9, "interval": [0.5, 1.0], "against": {"Eve": "later"}}
     found = replace(verdict(), details=given)

@@ -364,6 +364,11 @@ def test_npz_labels_of_more_classes_than_any_task_has_are_an_error(tmp_path: Pat
             npz(saved(label))
 
 
+def test_an_npz_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"there is no file .*lost\.npz"):
+        npz(tmp_path / "lost.npz")
+
+
 def test_files_that_are_no_npz_are_named(tmp_path: Path) -> None:
     file = tmp_path / "x.npz"
     with pytest.raises(BadInput, match=r"x\.npz"):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from passported import DATA, NAME, OWNER, mark_for, marked
+import torch
+from passported import DATA, NAME, OWNER, mark_for, marked, network
 from torch import Tensor, nn
 
 from earmark.attacks import PermuteChannels, recalibrated
 from earmark.core import rng
 from earmark.files import model_digest
-from earmark.layers import find_sites, public_scales
+from earmark.layers import expose, find_sites, protect, public_scales
+from earmark.layers.passport import PassportNorm, on_path
 from earmark.marks import PassportMint
 from earmark.models import dissect
+from earmark.models.blocks import BasicBlock
 from earmark.verify import PassportTest
 from earmark.verify.alignment import align
 
-LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+LAYERS = (nn.Conv2d, nn.BatchNorm2d, nn.GroupNorm, nn.Linear, PassportNorm, BasicBlock)
 EXAMPLE = DATA.test.pixels[:1].float() / 255
 
 
@@ -25,8 +28,10 @@ def by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = nn.Module.__call__
 
     def call(layer: nn.Module, *args: Tensor) -> Tensor:
-        named = isinstance(layer, LAYERS) and len(args) == 1
-        found: Tensor = plain(layer, input=args[0]) if named else plain(layer, *args)
+        if len(args) == 1 and isinstance(layer, LAYERS):
+            found: Tensor = plain(layer, **{"x" if isinstance(layer, BasicBlock) else "input": args[0]})
+        else:
+            found = plain(layer, *args)
         return found
 
     monkeypatch.setattr(nn.Module, "__call__", call)
@@ -54,3 +59,21 @@ def test_a_network_is_read_as_one_that_calls_its_layers_by_place(request: pytest
     wanted = reading(marked("bn"))
     request.getfixturevalue("by_name")
     assert reading(marked("bn")) == wanted
+
+
+@pytest.mark.parametrize("norm", ["bn", "gn", "resnet"])
+def test_such_a_network_takes_passports_on_both_paths(request: pytest.FixtureRequest, norm: str) -> None:
+    """In a chain the paths part at a norm, in the ResNet at the module that holds all passport layers."""
+
+    def answers() -> list[Tensor]:
+        model = protect(network(norm).eval(), mark_for(norm).layers(), EXAMPLE)
+        with torch.no_grad():
+            with on_path(model, "both"):
+                both = model(EXAMPLE)
+            return [both, *(expose(model, path).eval()(EXAMPLE) for path in ("public", "private"))]
+
+    wanted = answers()
+    request.getfixturevalue("by_name")
+    found = answers()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
+    torch.testing.assert_close(found[0], torch.cat(found[1:]), rtol=1e-4, atol=1e-4)

@@ -303,7 +303,7 @@ class Verdict:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True, allow_nan=False)
 
     def __str__(self) -> str:
-        p = "no p-value" if self.log10_p is None else f"p = 10^{self.log10_p:.1f}"
+        p = "no p-value" if self.log10_p is None else f"p = 10^{round(self.log10_p, 1) + 0.0:.1f}"
         return f"{self.word}: {self.statistic:g} of {self.n}, {p}, alpha = {self.alpha:g} ({self.reason})"
 
 

@@ -153,14 +153,18 @@ def _words(verdict: Verdict) -> str:
     return f"{verdict}, decided at the step {verdict.details['step']!r}"
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
 def _same_number(claims: Sequence[Path], **options: Sequence[object] | None) -> None:
     wrong = [
-        f"--{name.replace('_', '-')} {len(given)} times"
+        f"--{name.replace('_', '-')} {_times(len(given))}"
         for name, given in options.items()
         if given is not None and len(given) != len(claims)
     ]
     if wrong:
-        raise BadInput(f"--claim is given {len(claims)} times but {' and '.join(wrong)}; give one for each claim")
+        raise BadInput(f"--claim is given {_times(len(claims))} but {' and '.join(wrong)}; give one for each claim")
 
 
 def _public(text: str | None) -> bytes | None:

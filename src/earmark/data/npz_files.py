@@ -40,6 +40,8 @@ def npz(file: str | Path, classes: int | None = None) -> Data:
         with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             names = _names(file, archive)
             x_train, y_train, x_test, y_test = (archive[name] for name in names)
+    except FileNotFoundError as error:
+        raise BadInput(f"there is no file {file}; name an .npz archive that is there") from error
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, BadInput):
             raise

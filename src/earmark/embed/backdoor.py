@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from earmark.core import Data, Images
+from earmark.embed.configured import Configured
 from earmark.embed.smoothing import MarkTerm
 from earmark.embed.start import FromHost, Start
 from earmark.errors import BadInput, CannotCarry
@@ -36,7 +37,7 @@ __all__ = ["Backdoor"]
 
 
 @dataclass(frozen=True)
-class Backdoor:
+class Backdoor(Configured):
     """Hide a trigger set in a copy of the host: W~ = argmin sum_t weight_t term_t (Hua & Teoh 2023, eqs. 8-14).
 
     Attributes:
@@ -87,12 +88,6 @@ class Backdoor:
             raise BadInput(f"watch and patience are 0 or more, got {self.watch} and {self.patience}")
         if self.enough is not None and not 0 < self.enough <= 1:
             raise BadInput(f"enough is a trigger accuracy above 0 and up to 1, got {self.enough}")
-
-    def but(self, **changes: Any) -> Backdoor:
-        """A copy with some attributes changed; names of training settings change those."""
-        own = {name: changes.pop(name) for name in list(changes) if name in self.__dataclass_fields__}
-        settings = own.pop("settings", self.settings)
-        return replace(self, settings=settings.but(**changes), **own)
 
     def __call__(self, host: nn.Module, mark: TriggerSet, data: Data, rng: torch.Generator) -> nn.Module:
         """A marked copy of `host`, which stays untouched.

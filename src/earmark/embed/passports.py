@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from earmark.core import Data, Images
+from earmark.embed.configured import Configured
 from earmark.embed.start import FromScratch, Start
 from earmark.errors import BadInput, CannotCarry, number, whole
 from earmark.files import digest
@@ -50,7 +51,7 @@ DEEPIPR = Settings(
 
 @final
 @dataclass(frozen=True)
-class PassportLayers:
+class PassportLayers(Configured):
     """Train a network whose passport layers compute with the mark, and give back a plain network.
 
     Without a public path (V1), what comes back has gamma and beta of the passports in its norms: nobody needs the
@@ -94,12 +95,6 @@ class PassportLayers:
     def name(self) -> str:
         """What the paper calls the scheme."""
         return "V1" if not self.public else "V2" if self.triggers is None else "V3"
-
-    def but(self, **changes: Any) -> PassportLayers:
-        """A copy with some attributes changed; names of training settings change those."""
-        own = {name: changes.pop(name) for name in list(changes) if name in self.__dataclass_fields__}
-        settings = own.pop("settings", self.settings)
-        return replace(self, settings=settings.but(**changes), **own)
 
     def __call__(self, host: nn.Module, mark: Passports, data: Data, rng: torch.Generator) -> nn.Module:
         """A plain network that carries `mark`; `host` stays untouched.

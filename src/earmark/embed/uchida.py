@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from earmark.core import Data, Images
+from earmark.embed.configured import Configured
 from earmark.embed.start import FromHost, Start
 from earmark.errors import BadInput, CannotCarry, number, whole
 from earmark.files import digest
@@ -50,7 +51,7 @@ TUNED = UCHIDA.but(epochs=20, lr=0.05, milestones=())
 
 @final
 @dataclass(frozen=True)
-class Uchida:
+class Uchida(Configured):
     """Train a network on its terms and on lambda times the projection loss, so that one layer's mean filter shows bits.
 
     From the host, it is the paper's fine-tune-to-embed; with `start=FromScratch()` and `settings=UCHIDA` its
@@ -87,12 +88,6 @@ class Uchida:
     def __post_init__(self) -> None:
         whole("watch", self.watch, 0)
         number("strength", self.strength, 0, 1e6)
-
-    def but(self, **changes: Any) -> Uchida:
-        """A copy with some attributes changed; names of training settings change those."""
-        own = {name: changes.pop(name) for name in list(changes) if name in self.__dataclass_fields__}
-        settings = own.pop("settings", self.settings)
-        return replace(self, settings=settings.but(**changes), **own)
 
     def __call__(self, host: nn.Module, mark: Projection, data: Data, rng: torch.Generator) -> nn.Module:
         """A copy of `host`, which stays untouched, that shows the bits.

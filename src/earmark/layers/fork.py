@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from earmark.layers.passport import Doubling, Entry, PassportNorm, Route, on_pat
 from earmark.layers.sites import NORMS, Site
 from earmark.layers.windows import windows
 from earmark.models import device_of, dtype_of, logits_of
+from earmark.models.modes import given
 
 __all__ = ["protect"]
 
@@ -49,7 +51,7 @@ def protect(
     for site, pair in passports.items():
         _install(model, site, pair, route, public)
     if public:
-        model.register_forward_pre_hook(Entry(route))
+        model.register_forward_pre_hook(Entry(route), with_kwargs=True)
         _part(model, images, route)
     return model
 
@@ -78,7 +80,9 @@ def _part(model: nn.Module, images: Tensor, route: Route) -> None:
     model.eval()
     try:
         for place in _places(model):
-            hook = None if place is None else model.get_submodule(place).register_forward_pre_hook(Doubling(route))
+            hook = None
+            if place is not None:
+                hook = model.get_submodule(place).register_forward_pre_hook(Doubling(route), with_kwargs=True)
             behind = _norms_behind(model, images)
             if behind is not None:
                 for name in behind:
@@ -110,15 +114,15 @@ def _norms_behind(model: nn.Module, images: Tensor) -> list[str] | None:
     inner = {id(part) for module in model.modules() if isinstance(module, PassportNorm) for part in module.modules()}
     seen: set[str] = set()
 
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if len(args[0]) == 2 * len(images):
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, args: Any, named: Any) -> None:
+            if len(given(args, named)) == 2 * len(images):
                 seen.add(name)
 
         return hook
 
     norms = [(n, m) for n, m in model.named_modules() if isinstance(m, NORMS[0]) and id(m) not in inner]
-    hooks = [module.register_forward_pre_hook(note(name)) for name, module in norms]
+    hooks = [module.register_forward_pre_hook(note(name), with_kwargs=True) for name, module in norms]
     try:
         with torch.no_grad():
             answers = {}

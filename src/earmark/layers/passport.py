@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from earmark.layers.windows import affine
+from earmark.models.modes import given
 
 __all__ = ["PassportNorm", "Path", "Route", "expose", "on_path", "passport_norms"]
 
@@ -68,13 +69,13 @@ class PassportNorm(nn.Module):
         assert conv is not None, "a layer with passports has its convolution"
         return affine(conv.weight, self.means.view(*self.means.shape[:2], *conv.weight.shape[1:]))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         route = self._route
         if not self.public or route.path == "private":
-            return self._private(x)
+            return self._private(input)
         if route.path == "public":
-            return self._public(x)
-        public, private = (x, x) if len(x) == route.batch else x.chunk(2)
+            return self._public(input)
+        public, private = (input, input) if len(input) == route.batch else input.chunk(2)
         return torch.cat([self._public(public), self._private(private)])
 
     def _public(self, x: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ def expose(model: nn.Module, path: Literal["public", "private"] = "public") -> n
     for module in plain.modules():
         for key, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, Entry | Doubling):
-                del module._forward_pre_hooks[key]
+                del module._forward_pre_hooks[key], module._forward_pre_hooks_with_kwargs[key]
     return plain
 
 
@@ -144,8 +145,8 @@ class Entry:
     def __init__(self, route: Route) -> None:
         self._route = route
 
-    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        self._route.batch = len(args[0])
+    def __call__(self, module: nn.Module, args: Any, named: Any) -> None:
+        self._route.batch = len(given(args, named))
 
 
 class Doubling:
@@ -154,7 +155,11 @@ class Doubling:
     def __init__(self, route: Route) -> None:
         self._route = route
 
-    def __call__(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        if self._route.path != "both" or len(args[0]) != self._route.batch:
+    def __call__(self, module: nn.Module, args: Any, named: Any) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._route.path != "both" or len(given(args, named)) != self._route.batch:
             return None
-        return tuple(torch.cat([one, one]) for one in args)
+        return tuple(map(_twice, args)), {name: _twice(one) for name, one in named.items()}
+
+
+def _twice(one: Any) -> Any:
+    return torch.cat([one, one]) if isinstance(one, Tensor) else one

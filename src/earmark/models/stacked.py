@@ -21,6 +21,10 @@ __all__ = [
     "with_stacked_layers",
 ]
 
+ONEDNN = torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untyped-call]
+    hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
+)
+"""Whether PyTorch was built with oneDNN's products; no public function reaches them. Without them all is `baddbmm`."""
 SMALL = 2**14
 """From so many weights on, oneDNN's product is faster than the call of it is long."""
 
@@ -140,7 +144,7 @@ def _chain(inputs: Tensor, layers: Sequence[Dense]) -> Tensor:
 
 
 def _by_member(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return ONEDNN and tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 def _members(layers: Sequence[Dense]) -> list[list[Own]]:

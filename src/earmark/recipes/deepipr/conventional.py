@@ -139,14 +139,15 @@ def projections(bench: Bench) -> dict[str, Path]:
     """Files of X, and of X w before and after transfer to the first target: the owner's and the forger's (Figure 3)."""
     model, tuned = UCHIDA.network(bench), UCHIDA.transferred(bench, bench.setting.targets[0])
     files: dict[str, Path] = {}
-    for label, mark in (("owner's", UCHIDA.mark(bench)), ("forged", UCHIDA.forge(bench).mark)):
+    marks = {"owner": ("owner's", UCHIDA.mark(bench)), "forged": ("forged", UCHIDA.forge(bench).mark)}
+    for slug, (label, mark) in marks.items():
         assert isinstance(mark, Projection), "both are projections"
         parts = {
             "projection": _some(mark.projection),
             "projected weights": mark.projected(model),
             "projected weights, transferred": mark.projected(tuned),
         }
-        files[label] = _saved(bench, f"uchida.{label.partition(chr(39))[0]}", parts)
+        files[label] = _saved(bench, f"uchida.{slug}", parts)
     return files
 
 
