@@ -27,7 +27,8 @@
 | autoencoder | `Autoencode`: what a network with a narrow code makes of the image |
 | chain | washers one after the other |
 
-`cost` says how much accuracy an evasion costs the thief.
+`cost` says how much accuracy an evasion costs the thief. Each attack states in `needs` what its thief must know and own
+(`needs_of`), and `measured` runs one and tells what it took: seconds, samples, queries.
 
 | name | forgery |
 |---|---|
@@ -65,6 +66,7 @@ from earmark.attacks.ambiguity.passports.retrained import RetrainedPassports
 from earmark.attacks.ambiguity.passports.solved import SolvedPassports
 from earmark.attacks.ambiguity.projection import ForgedProjection, ProjectionForgery
 from earmark.attacks.ambiguity.read_off import ReadOff
+from earmark.attacks.costs import Spent, measured
 from earmark.attacks.evasion.autoencoder import Autoencode
 from earmark.attacks.evasion.chain import Chain
 from earmark.attacks.evasion.cost import Cost, cost, query_accuracy
@@ -72,6 +74,7 @@ from earmark.attacks.evasion.filters import BitDepth, Blur, Median
 from earmark.attacks.evasion.jpeg import Jpeg
 from earmark.attacks.evasion.noise import NoiseDenoise
 from earmark.attacks.evasion.washer import Washer
+from earmark.attacks.needs import Needs, needs_of
 from earmark.attacks.removal.channels import FlipSigns, FoldNorm, MarkByFlips, RescaleChannels
 from earmark.attacks.removal.dummies import DummyChannels
 from earmark.attacks.removal.extract import Extract
@@ -114,6 +117,7 @@ __all__ = [
     "Jpeg",
     "MarkByFlips",
     "Median",
+    "Needs",
     "NoiseDenoise",
     "Overwrite",
     "PassportForger",
@@ -131,11 +135,14 @@ __all__ = [
     "RetrainedPassports",
     "ReverseScales",
     "SolvedPassports",
+    "Spent",
     "Transfer",
     "Washer",
     "attack",
     "cost",
     "forger",
+    "measured",
+    "needs_of",
     "passport_forger",
     "projection_forger",
     "query_accuracy",

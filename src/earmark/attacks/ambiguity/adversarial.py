@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from earmark.attacks.ambiguity.forgery import Forger, Forgery, honest_start
+from earmark.attacks.needs import Needs
 from earmark.core import Data
 from earmark.errors import BadInput, whole
 from earmark.marks import TriggerMint
@@ -56,6 +57,7 @@ class AdversarialTriggers(Forger):
     margin: float = 1.0
     labels: tuple[int, ...] | None = None
     pose_as: TriggerMint | None = None
+    needs: ClassVar[Needs] = Needs(weights=True, data="images")
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 0), ("step", 1), ("epsilon", 0)):

@@ -79,7 +79,7 @@ def honest_start(
     count = COUNT if count is None else count
     if not 0 < count <= len(data.test):
         raise BadInput(f"count: expected 1 to {len(data.test)}, the number of test images, got {count}")
-    images = data.test.pixels[torch.randperm(len(data.test), generator=rng)[:count]]
+    images = data.test.subset(torch.randperm(len(data.test), generator=rng)[:count]).pixels
     labels = torch.randint(data.classes, (count,), generator=rng)
     settings = {"mint": "forged", "labels": Uniform().settings(), "count": count}
     return Forgery(TriggerSet(images, labels, data.classes, Uniform().null(data.classes), settings), owner)

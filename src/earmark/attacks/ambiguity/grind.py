@@ -8,12 +8,13 @@ not known (`earmark.stats.grind_log10_p`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import nn
 
 from earmark.attacks.ambiguity.forgery import NAME, Forger, Forgery, draw_owner
+from earmark.attacks.needs import Needs
 from earmark.core import Data, Mint
 from earmark.errors import whole
 from earmark.keys import OwnerKey
@@ -39,6 +40,7 @@ class Grind(Forger):
 
     mint: Mint[TriggerSet]
     keys: int = 2**8
+    needs: ClassVar[Needs] = Needs(weights=False, queries="classes")
 
     def __post_init__(self) -> None:
         whole("keys", self.keys, low=1, high=2**40)

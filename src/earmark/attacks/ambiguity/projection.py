@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from earmark.attacks.ambiguity.forgery import NAME, draw_owner
+from earmark.attacks.needs import Needs
 from earmark.core import Data
 from earmark.errors import number, whole
 from earmark.keys import MarkKey, OwnerKey
@@ -63,6 +64,7 @@ class ForgedProjection:
     mint: ProjectionMint = field(default_factory=ProjectionMint)
     steps: int = 50
     lr: float = 0.02
+    needs: ClassVar[Needs] = Needs(weights=True)
 
     def __post_init__(self) -> None:
         whole("steps", self.steps, 0)

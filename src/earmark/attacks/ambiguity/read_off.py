@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import nn
 
 from earmark.attacks.ambiguity.forgery import Forger, Forgery, honest_start
+from earmark.attacks.needs import Needs
 from earmark.core import Data
 from earmark.marks import TriggerMint, log_shares
 from earmark.training import predict
@@ -31,6 +32,7 @@ class ReadOff(Forger):
 
     count: int | None = None
     pose_as: TriggerMint | None = None
+    needs: ClassVar[Needs] = Needs(weights=False, data="images", queries="classes")
 
     def forge(self, model: nn.Module, data: Data, rng: torch.Generator) -> Forgery:
         start = honest_start(self.pose_as, self.count, model, data, rng)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from earmark.attacks.evasion.washer import Wash, Washer
+from earmark.attacks.needs import Needs
 from earmark.core import Data
 from earmark.data import drawn
 from earmark.errors import number, unknown_name, whole
@@ -51,6 +52,7 @@ class Autoencode(Washer):
     batch_size: int = AUTOENCODING.batch_size
     lr: float = AUTOENCODING.lr
     checkpoint: Checkpoint | Path | None = field(default=None, compare=False)
+    needs: ClassVar[Needs] = Needs(weights=False, data="images", queries="classes")
 
     def __post_init__(self) -> None:
         if str(self.family) not in AUTOENCODERS:

@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 
 from earmark.attacks.evasion.washer import Wash, Washer, require_washer
+from earmark.attacks.needs import Needs, together
 from earmark.core import Data
 from earmark.errors import BadInput
 
@@ -32,6 +33,11 @@ class Chain(Washer):
             raise BadInput(f"washers: expected a tuple of one washer or more, got {given!r:.80}")
         for place, washer in enumerate(given, start=1):
             require_washer(f"washer {place}", washer)
+
+    @property
+    def needs(self) -> Needs:
+        """What all of its washers need together."""
+        return together(*(washer.needs for washer in self.washers))
 
     def washing(self, data: Data, rng: torch.Generator) -> Wash:
         washes = [washer.washing(data, rng) for washer in self.washers]

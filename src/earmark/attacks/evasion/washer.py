@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from earmark.attacks.needs import Needs
 from earmark.core import Data, Query
 from earmark.errors import BadInput
 from earmark.suspects import as_query
@@ -30,6 +31,11 @@ class Washer(ABC):
     Raises:
         BadInput: by the query, images that are not float (N, C, H, W).
     """
+
+    @property
+    def needs(self) -> Needs:
+        """A model to ask, which the thief hosts, and nothing else."""
+        return Needs(weights=False, queries="classes")
 
     @abstractmethod
     def washing(self, data: Data, rng: torch.Generator) -> Wash:

@@ -16,6 +16,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
+from earmark.attacks.needs import Needs
 from earmark.core import Data, Images
 from earmark.data import drawn
 from earmark.errors import BadInput, number, whole
@@ -74,6 +75,12 @@ class Extract:
     build: Callable[[], nn.Module] | None = None
     head: str | None = None
     checkpoint: Path | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """Images, and what the model answers; its architecture, too, unless the copy has one of its own."""
+        asked: Literal["scores", "classes"] = "scores" if self.answers == "soft" else "classes"
+        return Needs(weights=False, data="images", queries=asked, more="" if self.build else "the architecture")
 
     def __post_init__(self) -> None:
         if self.answers not in ("soft", "hard"):

@@ -15,6 +15,7 @@ from typing import Literal, final
 import torch
 from torch import nn
 
+from earmark.attacks.needs import Needs
 from earmark.attacks.removal.tuning import Tuning
 from earmark.core import Data, Images
 from earmark.data import drawn
@@ -34,6 +35,11 @@ class FineTune(Tuning):
     """
 
     labels: Literal["true", "model"] = "true"
+
+    @property
+    def needs(self) -> Needs:
+        """The weights, and images with labels unless the model gives them."""
+        return Needs(weights=True, data="labelled images" if self.labels == "true" else "images")
 
     def __post_init__(self) -> None:
         super().__post_init__()

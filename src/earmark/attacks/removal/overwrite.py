@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar, final
+from typing import ClassVar, Generic, TypeVar, final
 
 import torch
 from torch import nn
 
+from earmark.attacks.needs import Needs
 from earmark.core import Data, Embed, Mark, Mint
 from earmark.keys import MarkKey
 
@@ -28,6 +29,7 @@ class Overwrite(Generic[M]):
     mint: Mint[M]
     embed: Embed[M]
     key: MarkKey
+    needs: ClassVar[Needs] = Needs(weights=True, data="labelled images", more="the scheme")
 
     def mark(self, model: nn.Module, data: Data) -> M:
         """The thief's mark for the stolen `model`: what a call embeds, and what the thief would commit to."""

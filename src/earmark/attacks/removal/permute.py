@@ -6,11 +6,12 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
+from earmark.attacks.needs import Needs
 from earmark.attacks.removal.rearrange import IMAGES, Consumer, answers, per_channel, selected, unchanged
 from earmark.attacks.removal.streams import Stream, streams
 from earmark.core import Data
@@ -39,6 +40,7 @@ class PermuteChannels:
     """
 
     layers: str | int = "*"
+    needs: ClassVar[Needs] = Needs(weights=True)
 
     def __call__(self, model: nn.Module, data: Data, rng: torch.Generator) -> nn.Module:
         changed, images = copy.deepcopy(model), data.test.sample(IMAGES).pixels

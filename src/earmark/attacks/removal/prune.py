@@ -16,6 +16,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from earmark.attacks.needs import Needs
 from earmark.attacks.removal.recalibrate import recalibrated
 from earmark.attacks.removal.surgery import WeightLayer, by_filter, distinct_weights, head_of, weight_layers
 from earmark.core import Data
@@ -69,6 +70,11 @@ class _Prune(ABC):
     exclude_head: bool = False
     head: str | None = None
     recalibrate: int = 0
+
+    @property
+    def needs(self) -> Needs:
+        """The weights, and images where batch norm is recalibrated."""
+        return Needs(weights=True, data="images" if self.recalibrate else "nothing")
 
     def __post_init__(self) -> None:
         if self.recalibrate < 0 or self.recalibrate == 1:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
 
+from earmark.attacks.needs import Needs
 from earmark.attacks.removal.surgery import by_filter, weight_layers
 from earmark.core import Data
 from earmark.errors import BadInput
@@ -47,6 +48,7 @@ class Half:
     """
 
     to: Literal["float16", "bfloat16"] = "float16"
+    needs: ClassVar[Needs] = Needs(weights=True)
 
     def __post_init__(self) -> None:
         if self.to not in _HALVES:
@@ -75,6 +77,7 @@ class Quantise:
 
     bits: int = 8
     per_channel: bool = True
+    needs: ClassVar[Needs] = Needs(weights=True)
 
     def __post_init__(self) -> None:
         if self.bits not in range(2, 9):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from earmark.attacks.needs import Needs
 from earmark.core import Data
 from earmark.errors import BadInput
 from earmark.layers import Site, find_sites
@@ -48,6 +49,7 @@ class Rearrange(ABC):
     """
 
     layers: str | int = "*"
+    needs: ClassVar[Needs] = Needs(weights=True)
     consumed: ClassVar[bool] = True
     """Whether the consumer changes as well."""
 

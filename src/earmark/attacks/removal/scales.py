@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
+from earmark.attacks.needs import Needs
 from earmark.attacks.removal.prune import share_of
 from earmark.core import Data
 from earmark.errors import BadInput, number
@@ -35,13 +36,14 @@ class FlipScales:
 
     share: float = 0.5
     layers: str | int = 3
+    needs: ClassVar[Needs] = Needs(weights=True)
 
     def __post_init__(self) -> None:
         number("share", self.share, 0, 1)
 
     def __call__(self, model: nn.Module, data: Data, rng: torch.Generator) -> nn.Module:
         flipped = copy.deepcopy(model)
-        sites = find_sites(flipped, data.test.pixels[:1].float() / 255, self.layers)
+        sites = find_sites(flipped, data.test.sample(1).pixels.float() / 255, self.layers)
         scales = [getattr(flipped.get_submodule(site.norm), "weight", None) for site in sites]
         found = [scale for scale in scales if isinstance(scale, Tensor)]
         if len(found) < len(scales):

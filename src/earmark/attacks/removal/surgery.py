@@ -57,4 +57,4 @@ def by_filter(layer: WeightLayer) -> Tensor:
 
 def head_of(model: nn.Module, data: Data, name: str | None = None) -> nn.Linear:
     """The layer that makes the logits: the one called `name`, or found by asking `model` one test image."""
-    return dissect(model, data.test.pixels[:1], name).linear(model)
+    return dissect(model, data.test.sample(1).pixels, name).linear(model)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import nn
 
+from earmark.attacks.needs import Needs
 from earmark.attacks.removal.tuning import Tuning
 from earmark.core import Data, Images
 from earmark.data import channels_to, drawn, only, resized
@@ -36,6 +37,7 @@ class Transfer(Tuning):
     trials: int = 10
     all_classes: bool = False
     data: Data = field(kw_only=True)
+    needs: ClassVar[Needs] = Needs(weights=True, more="labelled images of another task")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark.attacks.ambiguity.forgery import draw_owner
+from earmark.attacks.needs import Needs
 from earmark.core import Data
 from earmark.errors import BadInput
 from earmark.keys import MarkKey, OwnerKey
@@ -63,6 +64,11 @@ class PassportForger(ABC):
 
     layers: str | int = 3
 
+    @property
+    def needs(self) -> Needs:
+        """The weights, and images that fidelity is shown on."""
+        return Needs(weights=True, data="images")
+
     def forge(self, model: nn.Module, data: Data, rng: torch.Generator) -> PassportForgery:
         """Make passports that `model`, which stays as it is, seems to have been trained with."""
         require_fit(model, data)
@@ -77,7 +83,7 @@ class PassportForger(ABC):
         return self.forge(model, data, rng).mark
 
     def _sites(self, model: nn.Module, data: Data) -> tuple[Site, ...]:
-        return tuple(find_sites(model, data.test.pixels[:1].float() / 255, self.layers))
+        return tuple(find_sites(model, data.test.sample(1).pixels.float() / 255, self.layers))
 
     @abstractmethod
     def _forged(

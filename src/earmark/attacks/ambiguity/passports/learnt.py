@@ -11,7 +11,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.func import functional_call
 from earmark.attacks.ambiguity.passports.drawn import uniform
 from earmark.attacks.ambiguity.passports.forgery import PassportForger, posed, public_affine, weight_of
 from earmark.attacks.ambiguity.passports.solved import solved_pairs
+from earmark.attacks.needs import Needs
 from earmark.attacks.removal.prune import share_of
 from earmark.core import Data, Images
 from earmark.data import drawn
@@ -70,7 +71,7 @@ def learnt(
     rng: torch.Generator,
 ) -> list[Tensor]:
     """Train the sources of scales and shifts, and nothing else of a network, in place; what they make then, (2, O)."""
-    head = dissect(model, images.pixels[:1])
+    head = dissect(model, images.sample(1).pixels)
     for site, source in sources.items():
         model.set_submodule(site.norm, LearntAffine(model.get_submodule(site.norm), source))
     own = tuple(f"{site.norm}.source." for site in sources)
@@ -97,6 +98,7 @@ class _Learning(PassportForger):
 
     images: float = 1.0
     settings: Settings = field(default=FORGING, kw_only=True)
+    needs: ClassVar[Needs] = Needs(weights=True, data="labelled images")
 
     def __post_init__(self) -> None:
         number("images", self.images, 0, 1)

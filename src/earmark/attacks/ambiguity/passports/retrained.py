@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from earmark.attacks.ambiguity.passports.forgery import PassportForger, posed, weight_of
 from earmark.attacks.ambiguity.passports.learnt import FORGING, LearntAffine, learnt
 from earmark.attacks.ambiguity.passports.linear import spread
+from earmark.attacks.needs import Needs
 from earmark.attacks.removal.prune import share_of
 from earmark.core import Data
 from earmark.errors import number
@@ -52,6 +53,7 @@ class RetrainedPassports(PassportForger):
     margin: float = 0.1
     ridge: float = 1e-5
     sign: float = 0.1
+    needs: ClassVar[Needs] = Needs(weights=True, data="labelled images", more="the owner's passports")
 
     def __post_init__(self) -> None:
         number("share", self.share, 0, 1)
