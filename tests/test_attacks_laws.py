@@ -43,6 +43,7 @@ def overwriting(epochs: int) -> Overwrite[TriggerSet]:
 
 
 TUNING: dict[str, Any] = {"epochs": 1, "batch_size": 8}
+IMITATING: dict[str, Any] = {**TUNING, "milestones": ()}
 
 ELSEWHERE = Data(*(blobs(n, classes=12, shape=(3, 12, 13), seed=n) for n in (36, 24)))
 """Another task, with as many classes as any model here and images of another size."""
@@ -61,16 +62,40 @@ ROWS: dict[str, tuple[Remove, Remove | None]] = {
     "extract-soft": (attack("extract-soft", **TUNING), attack("extract-soft", epochs=0)),
     "extract-hard": (attack("extract-hard", images=16, **TUNING), attack("extract-hard", epochs=0)),
     "extract-noise": (attack("extract-noise", **TUNING), attack("extract-noise", epochs=0)),
+    "knockoff": (
+        attack("knockoff", data=ELSEWHERE, images=16, **IMITATING),
+        attack("knockoff", data=ELSEWHERE, epochs=0),
+    ),
+    "knockoff of classes": (attack("knockoff", data=ELSEWHERE, answers="hard", **IMITATING), None),
+    "distil": (attack("distil", **IMITATING), attack("distil", epochs=0)),
+    "distil with labels": (attack("distil", alpha=0.5, start="stolen", **IMITATING), None),
     "prune-global": (attack("prune-global", share=0.5), attack("prune-global", share=0)),
     "prune-layer": (attack("prune-layer", share=0.5), attack("prune-layer", share=0)),
     "prune-random": (attack("prune-random", share=0.5), attack("prune-random", share=0)),
     "prune-structured": (attack("prune-structured", share=0.5), attack("prune-structured", share=0)),
     "prune-random and recalibrate": (attack("prune-random", share=0.5, recalibrate=16), None),
+    "fine-prune": (attack("fine-prune", **TUNING), attack("fine-prune", share=0, epochs=0)),
+    "fine-prune twice": (attack("fine-prune", labels="model", trials=2, share=0.9, **TUNING), None),
+    "fine-prune alone": (attack("fine-prune", epochs=0), None),
+    "shift-weights": (attack("shift-weights", **TUNING), attack("shift-weights", shift=0, noise=0, epochs=0)),
+    "shift-weights alone": (attack("shift-weights", epochs=0), None),
+    "smooth-labels": (attack("smooth-labels", **TUNING), attack("smooth-labels", epochs=0)),
+    "adversarial-training": (
+        attack("adversarial-training", iterations=2, **TUNING),
+        attack("adversarial-training", epochs=0),
+    ),
+    "cleanse": (attack("cleanse", steps=2, **TUNING), attack("cleanse", epochs=0)),
+    "cleanse all": (attack("cleanse", steps=2, classes="all", images=20, **TUNING), None),
     "half": (attack("half"), None),
     "bfloat16": (attack("bfloat16"), None),
     "int8": (attack("int8"), None),
     "int4": (attack("int4", per_channel=False), None),
     "overwrite": (overwriting(1), overwriting(0)),
+    "stack": (
+        attack("stack", attacks=[attack("prune-global"), attack("fine-tune-ftal", **TUNING), attack("half")]),
+        attack("stack", attacks=[attack("prune-global", share=0), attack("extract-soft", epochs=0)]),
+    ),
+    "stack in a stack": (attack("stack", attacks=[attack("stack", attacks=[attack("half")]), attack("int8")]), None),
 }
 """The attack, and the same attack at zero strength where it has one: quantisation does not."""
 
@@ -162,7 +187,8 @@ def storages(model: nn.Module) -> set[int]:
 
 
 def test_every_named_attack_and_forgery_has_a_row() -> None:
-    assert {name.split(" ")[0] for name in ROWS} == set(ATTACKS)
+    """An ensemble is a network of another form: its laws are with its tests."""
+    assert {name.split(" ")[0] for name in ROWS} == set(ATTACKS) - {"ensemble"}
     assert {name.split(" ")[0] for name in FORGERS} == set(FORGERIES)
 
 

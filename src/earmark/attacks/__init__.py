@@ -5,9 +5,18 @@
 | fine-tune-ftll, -ftal, -rtll, -rtal | go on training (`FineTune`): last or all layers, the last one kept or new |
 | transfer | go on training on another task with as many classes |
 | extract-soft, -hard, -noise | `Extract`: a fresh network learns the model's scores, classes, or scores of noise |
+| knockoff | `Knockoff`: a fresh network learns the model's scores of another data set's images |
+| distil | `Distil`: a network learns the model's softened scores, and labels beside them |
 | prune-global, -layer, -random, -structured | zero a share of weights or channels (and recalibrate batch norm) |
+| fine-prune | `FinePrune`: silence the channels that images leave inactive, and go on training |
+| shift-weights | `ShiftWeights`: take the mean filter out of convolutions, add noise, and go on training |
+| smooth-labels | `SmoothLabels`: go on training with smoothed labels |
+| adversarial-training | `AdversarialTraining`: go on training with images that are moved against the model |
+| cleanse | `Cleanse`: search the model for patches that call up a class, and unlearn them |
 | half, bfloat16, int8, int4 | fewer bits per weight |
 | overwrite | the thief's own mark by the same scheme |
+| ensemble | `Ensemble`: several attacked copies, whose answers are averaged |
+| stack | `Stack`: attacks one after the other |
 
 | name | removal of passports: what needs convolutions with norms, and changes no answer (but for the last) |
 |---|---|
@@ -75,16 +84,25 @@ from earmark.attacks.evasion.jpeg import Jpeg
 from earmark.attacks.evasion.noise import NoiseDenoise
 from earmark.attacks.evasion.washer import Washer
 from earmark.attacks.needs import Needs, needs_of
+from earmark.attacks.removal.adversarial_training import AdversarialTraining
 from earmark.attacks.removal.channels import FlipSigns, FoldNorm, MarkByFlips, RescaleChannels
+from earmark.attacks.removal.cleanse import Cleanse
+from earmark.attacks.removal.distil import Distil
 from earmark.attacks.removal.dummies import DummyChannels
+from earmark.attacks.removal.ensemble import Averaged, Ensemble
 from earmark.attacks.removal.extract import Extract
+from earmark.attacks.removal.fine_prune import FinePrune
 from earmark.attacks.removal.fine_tune import FineTune, ftal, ftll, rtal, rtll
+from earmark.attacks.removal.knockoff import Knockoff
 from earmark.attacks.removal.overwrite import Overwrite
 from earmark.attacks.removal.permute import PermuteChannels
 from earmark.attacks.removal.prune import PruneChannels, PruneGlobal, PruneLayers, PruneRandom
 from earmark.attacks.removal.quantise import Half, Quantise
 from earmark.attacks.removal.recalibrate import recalibrated
 from earmark.attacks.removal.scales import FlipScales
+from earmark.attacks.removal.shift_weights import ShiftWeights
+from earmark.attacks.removal.smooth_labels import SmoothLabels
+from earmark.attacks.removal.stack import Stack
 from earmark.attacks.removal.transfer import Transfer
 from earmark.core import Remove
 from earmark.errors import BadInput, unknown_name
@@ -97,14 +115,20 @@ __all__ = [
     "PASSPORT_FORGERIES",
     "PASSPORT_REMOVALS",
     "PROJECTION_FORGERIES",
+    "AdversarialTraining",
     "AdversarialTriggers",
     "Autoencode",
+    "Averaged",
     "BitDepth",
     "Blur",
     "Chain",
+    "Cleanse",
     "Cost",
+    "Distil",
     "DummyChannels",
+    "Ensemble",
     "Extract",
+    "FinePrune",
     "FineTune",
     "FlipScales",
     "FlipSigns",
@@ -115,6 +139,7 @@ __all__ = [
     "Grind",
     "Half",
     "Jpeg",
+    "Knockoff",
     "MarkByFlips",
     "Median",
     "Needs",
@@ -134,8 +159,11 @@ __all__ = [
     "RescaleChannels",
     "RetrainedPassports",
     "ReverseScales",
+    "ShiftWeights",
+    "SmoothLabels",
     "SolvedPassports",
     "Spent",
+    "Stack",
     "Transfer",
     "Washer",
     "attack",
@@ -159,15 +187,24 @@ ATTACKS: Mapping[str, Callable[..., Remove]] = {
     "extract-soft": Extract,
     "extract-hard": partial(Extract, answers="hard"),
     "extract-noise": partial(Extract, loss="mse", noise=0.1),
+    "knockoff": Knockoff,
+    "distil": Distil,
     "prune-global": PruneGlobal,
     "prune-layer": PruneLayers,
     "prune-random": PruneRandom,
     "prune-structured": PruneChannels,
+    "fine-prune": FinePrune,
+    "shift-weights": ShiftWeights,
+    "smooth-labels": SmoothLabels,
+    "adversarial-training": AdversarialTraining,
+    "cleanse": Cleanse,
     "half": Half,
     "bfloat16": partial(Half, to="bfloat16"),
     "int8": partial(Quantise, bits=8),
     "int4": partial(Quantise, bits=4),
     "overwrite": Overwrite,
+    "ensemble": Ensemble,
+    "stack": Stack,
 }
 
 PASSPORT_REMOVALS: Mapping[str, Callable[..., Remove]] = {

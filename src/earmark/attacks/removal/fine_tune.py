@@ -8,47 +8,19 @@ and the last epoch counts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, final
+from typing import final
 
-import torch
-from torch import nn
-
-from earmark.attacks.needs import Needs
-from earmark.attacks.removal.tuning import Tuning
-from earmark.core import Data, Images
-from earmark.data import drawn
-from earmark.errors import BadInput
-from earmark.training import answers
+from earmark.attacks.removal.tuning import OwnTask
 
 __all__ = ["FineTune", "ftal", "ftll", "rtal", "rtll"]
 
 
 @final
 @dataclass(frozen=True)
-class FineTune(Tuning):
-    """Minimise the cross entropy on `data.train` from where the stolen model stands; the settings are `Tuning`'s.
-
-    Attributes:
-        labels: the data's "true" labels, or the stolen model's own answers ("model"), for a thief without labels.
-    """
-
-    labels: Literal["true", "model"] = "true"
-
-    @property
-    def needs(self) -> Needs:
-        """The weights, and images with labels unless the model gives them."""
-        return Needs(weights=True, data="labelled images" if self.labels == "true" else "images")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.labels not in ("true", "model"):
-            raise BadInput(f"labels: expected true or model, got {self.labels!r}")
-
-    def lessons(self, model: nn.Module, data: Data, rng: torch.Generator) -> Images:
-        images = drawn(data.train, self.images, rng)
-        return images if self.labels == "true" else replace(images, labels=answers(model, images))
+class FineTune(OwnTask):
+    """Minimise the cross entropy on `data.train` from where the stolen model stands; settings as `OwnTask`."""
 
 
 ftll: Callable[..., FineTune] = partial(FineTune, layers="last", batchnorm="frozen")

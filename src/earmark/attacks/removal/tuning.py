@@ -1,4 +1,4 @@
-"""What fine-tuning and transfer share: training that goes on from the stolen model, in one trial or in several."""
+"""What attacks that train on share: training that goes on from the stolen model, in one trial or in several."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ import glob
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 
+from earmark.attacks.needs import Needs
 from earmark.attacks.removal.surgery import head_of
 from earmark.core import Data, Images
+from earmark.data import drawn
 from earmark.errors import BadInput, whole
 from earmark.models import reinitialised
-from earmark.training import Augment, CrossEntropy, Settings, all_layers, fit, head_only
+from earmark.training import Augment, CrossEntropy, Settings, Term, all_layers, answers, fit, head_only
 
-__all__ = ["Tuning", "saved_trials"]
+__all__ = ["OwnTask", "Tuning", "saved_trials"]
 
 _LAYERS = {"all": all_layers, "last": head_only}
 
 
 @dataclass(frozen=True)
 class Tuning(ABC):
-    """Minimise the cross entropy from where the stolen model stands, on images that `lessons` names.
+    """Minimise `terms` from where the stolen model stands, on images that `lessons` names.
 
     A trial is a training run of `epochs`. Each goes on with the model that the one before it left, on the same images
     and with a new optimizer (Wen et al. 2023, Section 5.2, ten trials in a row; released code).
@@ -99,10 +101,11 @@ class Tuning(ABC):
 
         The stolen model is not among them. Trials draw from `rng` as they go, so leave it alone until the last stage.
         """
+        tuned = self.prepared(copy.deepcopy(model), data, rng)
         if self.epochs == 0:
-            yield from (copy.deepcopy(model) for _ in range(self.trials))
+            yield from (copy.deepcopy(tuned) for _ in range(self.trials))
             return
-        images, tuned = self.lessons(model, data, rng), copy.deepcopy(model)
+        images = self.lessons(model, data, rng)
         if self.fresh_head:
             _renew_head(tuned, head_of(tuned, data, self.head), images.classes, rng)
         for trial in range(1, self.trials + 1):
@@ -113,11 +116,19 @@ class Tuning(ABC):
     def lessons(self, model: nn.Module, data: Data, rng: torch.Generator) -> Images:
         """The labelled images that every trial trains on."""
 
+    def prepared(self, tuned: nn.Module, data: Data, rng: torch.Generator) -> nn.Module:
+        """A copy of the stolen model as training begins: as it is, unless overridden."""
+        return tuned
+
+    def terms(self, images: Images) -> tuple[Term, ...]:
+        """What is minimised: the cross entropy, unless overridden."""
+        return (CrossEntropy(),)
+
     def _train(self, tuned: nn.Module, images: Images, rng: torch.Generator, trial: int) -> None:
         fit(
             tuned,
             images,
-            (CrossEntropy(),),
+            self.terms(images),
             self.training(),
             rng,
             trainable=_LAYERS[self.layers],
@@ -126,6 +137,31 @@ class Tuning(ABC):
             checkpoint=None if self.checkpoint is None else _of_trial(self.checkpoint, trial),
             title="fine-tuning" if self.trials == 1 else f"fine-tuning, {trial} of {self.trials}",
         )
+
+
+@dataclass(frozen=True)
+class OwnTask(Tuning):
+    """Training that goes on with images of the model's own task.
+
+    Attributes:
+        labels: the data's "true" labels, or the stolen model's own answers ("model"), for a thief without labels.
+    """
+
+    labels: Literal["true", "model"] = "true"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels not in ("true", "model"):
+            raise BadInput(f"labels: expected true or model, got {self.labels!r}")
+
+    @property
+    def needs(self) -> Needs:
+        """The weights, and images with labels unless the model gives them."""
+        return Needs(weights=True, data="labelled images" if self.labels == "true" else "images")
+
+    def lessons(self, model: nn.Module, data: Data, rng: torch.Generator) -> Images:
+        images = drawn(data.train, self.images, rng)
+        return images if self.labels == "true" else replace(images, labels=answers(model, images))
 
 
 def _renew_head(model: nn.Module, head: nn.Linear, classes: int, rng: torch.Generator) -> None:
