@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,29 @@ def test_settings_out_of_range_are_named(given: dict[str, object], says: str) ->
 def test_one_that_collapses_is_no_attack() -> None:
     with pytest.raises(Diverged, match="collapsed"):
         some(code=1e4).washing(DATA, rng(0))
+
+
+@pytest.mark.parametrize(
+    ("family", "widths", "layers"),
+    [
+        ("mlp", (40, 20), [40, 20, 8, 20, 40]),
+        ("variational", (30,), [30, 16, 30]),
+        ("conv", (5,), [5]),
+        ("mlp", (), [8]),
+    ],
+)
+def test_a_thief_chooses_widths_that_the_owner_has_to_guess(
+    family: str, widths: tuple[int, ...], layers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earmark.attacks.evasion.autoencoder.train_autoencoder", lambda model, *_, **__: model)
+    trained = replace(some(family), widths=widths).trained(DATA, rng(0))
+    dense = [layer.out_features for layer in trained.modules() if isinstance(layer, torch.nn.Linear)]
+    convolutions = [layer.out_channels for layer in trained.modules() if isinstance(layer, torch.nn.Conv2d)]
+    found = convolutions if family == "conv" else dense[:-1]
+    assert found[: len(layers)] == layers
+
+
+@pytest.mark.parametrize(("family", "widths"), [("conv", (8, 8)), ("denoising", ()), ("mlp", (0,)), ("mlp", (8.0,))])
+def test_widths_that_a_family_cannot_have_are_refused(family: str, widths: tuple[int, ...]) -> None:
+    with pytest.raises(BadInput, match="widths"):
+        Autoencode(family, widths=widths)

@@ -24,14 +24,19 @@ from earmark.attacks import (
     BitDepth,
     Blur,
     Chain,
+    Crop,
+    Flip,
     Jpeg,
     Median,
     NoiseDenoise,
+    Rotate,
     Washer,
     cost,
     query_accuracy,
     washer,
 )
+from earmark.attacks.evasion import geometry
+from earmark.attacks.evasion.geometry import sampled
 from earmark.attacks.evasion.washer import Wash
 from earmark.core import Data, Evade, Images, rng
 from earmark.errors import BadInput
@@ -43,7 +48,7 @@ from earmark.verify import TriggerTest
 
 # ---------------------------------------------------------------------------------------------------- the table of rows
 
-NOTHING = (Blur(0), Median(1), BitDepth(8), NoiseDenoise(0, Median(1)))
+NOTHING = (Blur(0), Median(1), BitDepth(8), NoiseDenoise(0, Median(1)), Rotate(0), Crop(0))
 
 ROWS: dict[str, tuple[Washer, Washer | None]] = {
     "jpeg": (washer("jpeg", quality=30), None),
@@ -53,6 +58,11 @@ ROWS: dict[str, tuple[Washer, Washer | None]] = {
     "median": (washer("median"), washer("median", size=1)),
     "median wider than the image": (washer("median", size=9), None),
     "bit-depth": (washer("bit-depth"), washer("bit-depth", bits=8)),
+    "noise": (washer("noise"), washer("noise", std=0)),
+    "flip": (washer("flip"), None),
+    "rotate": (washer("rotate"), washer("rotate", degrees=0)),
+    "rotate half a turn": (washer("rotate", degrees=180), None),
+    "crop": (washer("crop"), washer("crop", share=0)),
     "noise-denoise": (washer("noise-denoise"), washer("noise-denoise", std=0, denoiser=Median(1))),
     "noise-denoise by blur": (washer("noise-denoise", std=0.3, denoiser=Blur(0.8)), None),
     "chain": (washer("chain", washers=(Blur(0.7), NoiseDenoise(0.05), Jpeg(60))), washer("chain", washers=NOTHING)),
@@ -78,8 +88,8 @@ def washing(by: Washer, seed: int = 1) -> Wash:
 
 
 def test_every_named_evasion_has_a_row() -> None:
-    """An autoencoder learns from images of one shape: its laws have a file of their own."""
-    assert {name.split(" ")[0] for name in ROWS} == set(EVASIONS) - {"autoencoder"}
+    """An autoencoder learns from images of one shape, and a guard washes none: their laws have files of their own."""
+    assert {name.split(" ")[0] for name in ROWS} == set(EVASIONS) - {"autoencoder", "refuse"}
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -310,6 +320,51 @@ def test_a_chain_washes_in_the_order_given() -> None:
     assert not torch.equal(washing(Chain((BitDepth(2), Blur())))(images), washing(Chain((Blur(), BitDepth(2))))(images))
 
 
+def test_a_flip_is_a_mirror_image() -> None:
+    images = pictures(3, (3, 4, 5))
+    assert torch.equal(washing(Flip())(images), torch.from_numpy(images.numpy()[..., ::-1].copy()))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_sampling_is_scipys_linear_interpolation(shape: tuple[int, int, int]) -> None:
+    images, generator = pictures(4, shape).double(), rng(1)
+    rows, columns = (
+        torch.rand(4, *shape[1:], generator=generator, dtype=torch.float64) * (size + 2) - 1 for size in shape[1:]
+    )
+    wanted = [
+        [ndimage.map_coordinates(channel, np.stack([row, column]), order=1, mode="nearest") for channel in image]
+        for image, row, column in zip(images.numpy(), rows.numpy(), columns.numpy(), strict=True)
+    ]
+    torch.testing.assert_close(sampled(images, rows, columns), torch.from_numpy(np.array(wanted)), rtol=0, atol=1e-12)
+
+
+def test_a_quarter_turn_is_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(3, (3, 6, 6)).double()
+    for part, quarters in ((1.0, -1), (0.0, 1), (0.5, 0)):
+        monkeypatch.setattr(geometry, "_uniform", lambda given, _, count, part=part: torch.full((len(given), 1), part))
+        turned = washing(Rotate(90))(images)
+        wanted = torch.from_numpy(np.rot90(images.numpy(), quarters, axes=(2, 3)).copy())
+        torch.testing.assert_close(turned, wanted, rtol=0, atol=1e-6)
+
+
+def test_each_image_has_an_angle_and_a_window_of_its_own() -> None:
+    """An image that rises along its columns tells by its slope down the middle column how far it was turned."""
+    tilted = torch.linspace(0, 1, 33, dtype=torch.float64).expand(60, 1, 33, 33)
+    images = (tilted + torch.linspace(0, 1e-6, 60).view(-1, 1, 1, 1)).contiguous()
+    turned = washing(Rotate(20))(images)
+    slopes = 32 * (turned[:, 0, 20, 16] - turned[:, 0, 12, 16]) / 8
+    angles = slopes.asin().rad2deg()
+    assert 15 < float(angles.abs().max()) <= 20 + 1e-6
+    assert abs(float(angles.mean())) < 5 * 20 / 180**0.5
+    cut = washing(Crop(0.25))(images)
+    ends = cut[:, 0, 16, :]
+    widths = 32 * (ends[:, 20] - ends[:, 12]) / 8
+    torch.testing.assert_close(widths, torch.full_like(widths, 0.75), rtol=0, atol=1e-4)
+    starts = 32 * ends[:, 16] - (16.5 * 0.75 - 0.5)
+    assert 0 <= float(starts.min()) + 1e-4 < 1
+    assert 7 < float(starts.max()) <= 0.25 * 33 + 1e-4
+
+
 # -------------------------------------------------------------------------------------------------------- bad settings
 
 
@@ -327,6 +382,8 @@ def test_a_chain_washes_in_the_order_given() -> None:
         (Median, (True,), "size: .* got True"),
         (BitDepth, (0,), "bits: expected a whole number from 1 to 8, got 0"),
         (BitDepth, (9,), "bits: .* got 9"),
+        (Rotate, (181,), "degrees: expected a number from 0 to 180, got 181"),
+        (Crop, (0.95,), "share: expected a number from 0 to 0.9, got 0.95"),
         (NoiseDenoise, (-0.1,), "std: expected a number from 0 to 10, got -0.1"),
         (NoiseDenoise, (0.1, "median"), "denoiser: expected a washer, such as Median.*, got 'median'"),
         (Chain, ((),), r"washers: expected a tuple of one washer or more, got \(\)"),

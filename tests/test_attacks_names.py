@@ -16,6 +16,7 @@ from earmark.attacks import (
     Blur,
     NoiseDenoise,
     attack,
+    evader,
     forger,
     passport_forger,
     projection_forger,
@@ -26,11 +27,19 @@ from earmark.attacks.removal.quantise import Quantise
 from earmark.errors import BadInput
 from earmark.marks import Noise
 
-NEEDS = {"overwrite": "mint, embed, key", "transfer": "data", "grind": "mint", "chain": "washers", "retrained": "mark"}
+NEEDS = {
+    "overwrite": "mint, embed, key",
+    "transfer": "data",
+    "knockoff": "data",
+    "stack": "attacks",
+    "grind": "mint",
+    "chain": "washers",
+    "retrained": "mark",
+}
 MAKERS: dict[str, Callable[..., object]] = {
     **dict.fromkeys(ATTACKS, attack),
     **dict.fromkeys(FORGERIES, forger),
-    **dict.fromkeys(EVASIONS, washer),
+    **dict.fromkeys(EVASIONS, evader),
     **dict.fromkeys(PASSPORT_REMOVALS, attack),
     **dict.fromkeys(PASSPORT_FORGERIES, passport_forger),
     **dict.fromkeys(PROJECTION_FORGERIES, projection_forger),
@@ -69,8 +78,11 @@ def test_an_unknown_attack_is_refused_with_the_nearest_name() -> None:
         attack("flip-sings")
     with pytest.raises(BadInput, match="unknown forgery of passports 'solve': did you mean 'solved'"):
         passport_forger("solve")
-    with pytest.raises(BadInput, match="unknown evasion 'jpg': did you mean 'jpeg'"):
-        washer("jpg")
+    for maker, what in ((evader, "evasion"), (washer, "washing evasion")):
+        with pytest.raises(BadInput, match=f"unknown {what} 'jpg': did you mean 'jpeg'"):
+            maker("jpg")
+    with pytest.raises(BadInput, match="unknown washing evasion 'refuse'"):
+        washer("refuse")
 
 
 @pytest.mark.parametrize(

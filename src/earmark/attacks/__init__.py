@@ -32,9 +32,12 @@
 | jpeg | encoding and decoding |
 | blur, median | a Gaussian or median filter |
 | bit-depth | fewer levels per pixel |
+| noise | noise on every pixel |
 | noise-denoise | noise that drowns a trigger, then a filter, the median unless set |
+| flip, rotate, crop | `Flip`, `Rotate`, `Crop`: a mirror image, a small turn, a window that is stretched |
 | autoencoder | `Autoencode`: what a network with a narrow code makes of the image |
 | chain | washers one after the other |
+| refuse | `Refuse`: a guard that answers odd images at random, and washes none |
 
 `cost` says how much accuracy an evasion costs the thief. Each attack states in `needs` what its thief must know and own
 (`needs_of`), and `measured` runs one and tells what it took: seconds, samples, queries.
@@ -80,8 +83,10 @@ from earmark.attacks.evasion.autoencoder import Autoencode
 from earmark.attacks.evasion.chain import Chain
 from earmark.attacks.evasion.cost import Cost, cost, query_accuracy
 from earmark.attacks.evasion.filters import BitDepth, Blur, Median
+from earmark.attacks.evasion.geometry import Crop, Flip, Rotate
 from earmark.attacks.evasion.jpeg import Jpeg
 from earmark.attacks.evasion.noise import NoiseDenoise
+from earmark.attacks.evasion.refuse import Refuse
 from earmark.attacks.evasion.washer import Washer
 from earmark.attacks.needs import Needs, needs_of
 from earmark.attacks.removal.adversarial_training import AdversarialTraining
@@ -104,7 +109,7 @@ from earmark.attacks.removal.shift_weights import ShiftWeights
 from earmark.attacks.removal.smooth_labels import SmoothLabels
 from earmark.attacks.removal.stack import Stack
 from earmark.attacks.removal.transfer import Transfer
-from earmark.core import Remove
+from earmark.core import Evade, Remove
 from earmark.errors import BadInput, unknown_name
 
 __all__ = [
@@ -115,6 +120,7 @@ __all__ = [
     "PASSPORT_FORGERIES",
     "PASSPORT_REMOVALS",
     "PROJECTION_FORGERIES",
+    "WASHERS",
     "AdversarialTraining",
     "AdversarialTriggers",
     "Autoencode",
@@ -124,12 +130,14 @@ __all__ = [
     "Chain",
     "Cleanse",
     "Cost",
+    "Crop",
     "Distil",
     "DummyChannels",
     "Ensemble",
     "Extract",
     "FinePrune",
     "FineTune",
+    "Flip",
     "FlipScales",
     "FlipSigns",
     "FoldNorm",
@@ -156,9 +164,11 @@ __all__ = [
     "Quantise",
     "RandomPassports",
     "ReadOff",
+    "Refuse",
     "RescaleChannels",
     "RetrainedPassports",
     "ReverseScales",
+    "Rotate",
     "ShiftWeights",
     "SmoothLabels",
     "SolvedPassports",
@@ -168,6 +178,7 @@ __all__ = [
     "Washer",
     "attack",
     "cost",
+    "evader",
     "forger",
     "measured",
     "needs_of",
@@ -217,15 +228,22 @@ PASSPORT_REMOVALS: Mapping[str, Callable[..., Remove]] = {
 }
 """Apart from `ATTACKS`, which any classifier can be given to."""
 
-EVASIONS: Mapping[str, Callable[..., Washer]] = {
+WASHERS: Mapping[str, Callable[..., Washer]] = {
     "jpeg": Jpeg,
     "blur": Blur,
     "median": Median,
     "bit-depth": BitDepth,
+    "noise": partial(NoiseDenoise, denoiser=Median(1)),
     "noise-denoise": NoiseDenoise,
+    "flip": Flip,
+    "rotate": Rotate,
+    "crop": Crop,
     "autoencoder": Autoencode,
     "chain": Chain,
 }
+
+EVASIONS: Mapping[str, Callable[..., Evade]] = {**WASHERS, "refuse": Refuse}
+"""All that stands in front of a model: what washes images, and what answers some of them at random."""
 
 FORGERIES: Mapping[str, Callable[..., Forger]] = {
     "adversarial": AdversarialTriggers,
@@ -281,13 +299,22 @@ def projection_forger(name: str, **settings: Any) -> ForgedProjection:
     return _built("forgery of projections", PROJECTION_FORGERIES, name, settings)
 
 
-def washer(name: str, **settings: Any) -> Washer:
+def evader(name: str, **settings: Any) -> Evade:
     """The evasion called `name`, with its defaults but for `settings`; raises as `attack` does.
+
+    >>> evader("refuse", refusals=0.01)
+    Refuse(refusals=0.01, score='mahalanobis', images=None)
+    """
+    return _built("evasion", EVASIONS, name, settings)
+
+
+def washer(name: str, **settings: Any) -> Washer:
+    """The evasion called `name`, of those that wash images: one that goes into a chain; raises as `attack` does.
 
     >>> washer("noise-denoise", std=0.2, denoiser=washer("blur"))
     NoiseDenoise(std=0.2, denoiser=Blur(sigma=1.0))
     """
-    return _built("evasion", EVASIONS, name, settings)
+    return _built("washing evasion", WASHERS, name, settings)
 
 
 def _built(what: str, table: Mapping[str, Callable[..., T]], name: str, settings: Mapping[str, Any]) -> T:

@@ -14,13 +14,14 @@ from earmark.attacks.evasion.washer import Wash, Washer
 from earmark.attacks.needs import Needs
 from earmark.core import Data
 from earmark.data import drawn
-from earmark.errors import number, unknown_name, whole
+from earmark.errors import BadInput, number, unknown_name, whole
 from earmark.models import AUTOENCODERS, Autoencoder, autoencoder, built, device_of, evaluating
 from earmark.training import AUTOENCODING, Checkpoint, Settings, train_autoencoder
 
 __all__ = ["Autoencode"]
 
 STEPS = 4_800
+DENSE = ("mlp", "variational")
 
 
 @final
@@ -31,6 +32,8 @@ class Autoencode(Washer):
     Attributes:
         family: "mlp" (the paper's), "conv", "denoising" or "variational", see `models.AUTOENCODERS`.
         bottleneck: b, the length of the code; None for the family's own.
+        widths: of its hidden layers, input to code ("mlp", "variational"), or of the first convolution alone ("conv",
+            "denoising"); None for the family's own. An owner has to guess them.
         images: how many of the thief's training images it learns from, drawn by the rng; None for all. The paper's
             adversary has 20,000 of 60,000, apart from the owner's.
         code: lambda_1 of eq. (2), the weight of the code's penalty.
@@ -46,6 +49,7 @@ class Autoencode(Washer):
 
     family: str = "mlp"
     bottleneck: int | None = None
+    widths: tuple[int, ...] | None = None
     images: int | None = None
     code: float = 1e-3
     epochs: int | None = None
@@ -60,6 +64,7 @@ class Autoencode(Washer):
         for name in ("bottleneck", "images"):
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), low=1)
+        self._shaped()
         number("code", self.code, 0, 1e6)
         number("lr", self.lr, 0, 1e3)
         whole("batch_size", self.batch_size, low=1)
@@ -76,8 +81,7 @@ class Autoencode(Washer):
 
     def trained(self, data: Data, rng: torch.Generator) -> Autoencoder:
         """The autoencoder itself, trained on `data.train`."""
-        own: dict[str, Any] = {} if self.bottleneck is None else {"bottleneck": self.bottleneck}
-        fresh = built(partial(autoencoder, self.family, data.shape, **own), rng)
+        fresh = built(partial(autoencoder, self.family, data.shape, **self._shaped()), rng)
         assert isinstance(fresh, Autoencoder)
         images = drawn(data.train, None if self.images is None else min(self.images, len(data.train)), rng)
         settings = self.training(len(images))
@@ -94,3 +98,16 @@ class Autoencode(Washer):
             return made.to(images.device, images.dtype)
 
         return wash
+
+    def _shaped(self) -> dict[str, Any]:
+        """What the family is asked to be built with."""
+        own: dict[str, Any] = {} if self.bottleneck is None else {"bottleneck": self.bottleneck}
+        if self.widths is None:
+            return own
+        for width in self.widths:
+            whole("widths", width, low=1)
+        if self.family in DENSE:
+            return {**own, "widths": self.widths}
+        if len(self.widths) != 1:
+            raise BadInput(f"widths: {self.family} has one, of its first convolution; got {self.widths}")
+        return {**own, "width": self.widths[0]}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import final
 
 import torch
 from torch import Tensor
 
+from earmark.attacks.evasion.chance import chances, new_key
 from earmark.attacks.evasion.filters import Median
 from earmark.attacks.evasion.washer import Wash, Washer, require_washer
 from earmark.core import Data
@@ -22,9 +22,8 @@ __all__ = ["NoiseDenoise"]
 class NoiseDenoise(Washer):
     """Normal noise with standard deviation `std` is added, the sum clipped to [0, 1] and given to `denoiser`.
 
-    The noise of an image is a function of the image's pixels and of the generator's state when the washing is made: it
-    depends on neither the batch nor what was asked before, and asking twice tells an owner nothing more. After a washer
-    that gives an image other last bits in another batch, as networks do, the noise differs with them.
+    The noise of an image is a function of the image's pixels and of the generator's state when the washing is made
+    (`chances`). With a median of one pixel for the denoiser it is plain noise.
 
     Raises:
         BadInput: `std` outside 0 to 10, or a denoiser that is no washer.
@@ -38,16 +37,14 @@ class NoiseDenoise(Washer):
         require_washer("denoiser", self.denoiser)
 
     def washing(self, data: Data, rng: torch.Generator) -> Wash:
-        key = torch.randint(2**63 - 1, (1,), generator=rng).numpy().tobytes()
+        key = new_key(rng)
         denoise = self.denoiser.washing(data, rng)
         return lambda images: denoise((images + self.std * _noise(images, key)).clamp_(0, 1))
 
 
 def _noise(images: Tensor, key: bytes) -> Tensor:
-    """Standard normal, one image after the other, each from a seed of its own: the keyed hash of its pixels."""
-    pixels = images.detach().float().cpu().contiguous()
-    noise, generator = torch.empty_like(pixels), torch.Generator()
-    for image, drawn in zip(pixels, noise, strict=True):
-        seed = hashlib.blake2b(image.numpy().tobytes(), digest_size=8, key=key).digest()
-        drawn.normal_(generator=generator.manual_seed(int.from_bytes(seed)))
+    """Standard normal, one image after the other."""
+    noise = torch.empty(images.shape)
+    for drawn, generator in zip(noise, chances(images, key), strict=True):
+        drawn.normal_(generator=generator)
     return noise.to(images)
