@@ -106,6 +106,8 @@ FORGERS: dict[str, Forger] = {
     "read-off": forger("read-off", count=6),
     "read-off as noise": forger("read-off", pose_as=Noise(6)),
     "grind": forger("grind", mint=Noise(6), keys=3),
+    "false-claim": forger("false-claim", count=6, steps=3, epochs=1, surrogates=2),
+    "false-claim as noise": forger("false-claim", steps=3, epochs=1, surrogates=1, pose_as=Noise(6)),
 }
 
 # ------------------------------------------------------------------------------------------------------ models and data

@@ -47,6 +47,7 @@
 | adversarial | noise on images until the model answers the forger's labels |
 | read-off | labels that are the model's own answers |
 | grind | the best of many keys |
+| false-claim | `FalseClaim`: noise on images until models of the forger's own, and so strangers', answer his labels |
 
 | name | forgery of passports |
 |---|---|
@@ -69,6 +70,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from earmark.attacks.ambiguity.adversarial import AdversarialTriggers
+from earmark.attacks.ambiguity.false_claim import FalseClaim
 from earmark.attacks.ambiguity.forgery import Forger, Forgery
 from earmark.attacks.ambiguity.grind import Grind
 from earmark.attacks.ambiguity.passports.drawn import RandomPassports
@@ -135,6 +137,7 @@ __all__ = [
     "DummyChannels",
     "Ensemble",
     "Extract",
+    "FalseClaim",
     "FinePrune",
     "FineTune",
     "Flip",
@@ -249,6 +252,7 @@ FORGERIES: Mapping[str, Callable[..., Forger]] = {
     "adversarial": AdversarialTriggers,
     "read-off": ReadOff,
     "grind": Grind,
+    "false-claim": FalseClaim,
 }
 
 PASSPORT_FORGERIES: Mapping[str, Callable[..., PassportForger]] = {

@@ -21,7 +21,7 @@ from earmark.errors import BadInput, whole
 from earmark.marks import TriggerMint
 from earmark.models import as_input, device_of, logits_of
 
-__all__ = ["AdversarialTriggers"]
+__all__ = ["AdversarialTriggers", "lead"]
 
 
 @final
@@ -78,14 +78,14 @@ class AdversarialTriggers(Forger):
         device = device_of(model)
         x, labels = base.to(device).int(), labels.to(device)
         low, high = (x - self.epsilon).clamp(min=0), (x + self.epsilon).clamp(max=255)
-        best, lead = x.clone(), torch.full((len(x),), -torch.inf, device=device)
+        best, most = x.clone(), torch.full((len(x),), -torch.inf, device=device)
         left = torch.arange(len(x), device=device)
         for _ in range(self.steps + 1):
             images = x[left].float().div_(255).requires_grad_()
             logits = logits_of(model(as_input(images, model))).float()
-            now = _lead(logits.detach(), labels[left])
-            better = now > lead[left]
-            best[left[better]], lead[left[better]] = x[left[better]], now[better]
+            now = lead(logits.detach(), labels[left])
+            better = now > most[left]
+            best[left[better]], most[left[better]] = x[left[better]], now[better]
             going = now < self.margin
             if not bool(going.any()):
                 break
@@ -95,7 +95,7 @@ class AdversarialTriggers(Forger):
         return best.to("cpu", torch.uint8)
 
 
-def _lead(logits: Tensor, labels: Tensor) -> Tensor:
+def lead(logits: Tensor, labels: Tensor) -> Tensor:
     """Logit of the wanted class minus the largest other, (N,)."""
     wanted = logits.gather(1, labels.unsqueeze(1))
     others = logits.scatter(1, labels.unsqueeze(1), -torch.inf)
