@@ -79,7 +79,7 @@ PATHS = ("--data", "digits", "--out", "x.safetensors")
         (("train", *PATHS, "--seed", "9" * 20), "invalid value for '--seed'"),
         (("embed", "--host", "h", "--mark", "m", *PATHS, "--seed", "-1"), "invalid value for '--seed'"),
         (("demo", "--seed", str(2**63)), "invalid value for '--seed'"),
-        (("attack", "prune", "m", *PATHS), "unknown attack 'prune': did you mean 'prune-"),
+        (("attack", "prune-layr", "m", *PATHS), "unknown attack 'prune-layr': did you mean 'prune-layer'"),
         (
             ("attack", "half", "m", *PATHS, "--set", "to=float8"),
             "input should be 'float16' or 'bfloat16', got 'float8'",

@@ -12,7 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from earmark.attacks import ATTACKS, FORGERIES, AdversarialTriggers, Grind, Overwrite, Transfer, attack, forger
+from earmark.attacks import (
+    ATTACKS,
+    FORGERIES,
+    AdversarialTriggers,
+    Ensemble,
+    Grind,
+    Half,
+    Knockoff,
+    Overwrite,
+    Stack,
+    Transfer,
+    attack,
+    forger,
+)
 from earmark.cli.methods import embedding
 from earmark.cli.settings import Form, pairs
 from earmark.data import digits
@@ -24,15 +37,17 @@ from earmark.training import Settings
 PLAIN = {**ATTACKS, **FORGERIES, "training": Settings, **{f"mint {name}": mint for name, mint in MINTS.items()}}
 
 
-@pytest.mark.parametrize(
-    "name", sorted(name for name, made in PLAIN.items() if made not in (Overwrite, Transfer, Grind, Penetrative))
-)
+NEEDY = (Grind, Knockoff, Overwrite, Stack, Transfer)
+"""What has settings without a default."""
+
+
+@pytest.mark.parametrize("name", sorted(name for name, made in PLAIN.items() if made not in (*NEEDY, Penetrative)))
 def test_a_default_given_in_words_changes_nothing(name: str) -> None:
     make: Any = PLAIN[name]
     form, usual = Form.of(name, make), make()
     names = [field.name for field in fields(usual) if field.name in form.types]
     assert names
-    values = {name: getattr(usual, name) for name in names if name != "labels" or value_is_json(usual.labels)}
+    values = {name: getattr(usual, name) for name in names if value_is_json(getattr(usual, name))}
     assert form.fill([f"{name}={json.dumps(value)}" for name, value in values.items()], make) == usual
 
 
@@ -131,7 +146,12 @@ WORDS = st.one_of(
 )
 
 
-REQUIRED: dict[Any, dict[str, Any]] = {Grind: {"mint": Noise()}, Transfer: {"data": digits()}}
+REQUIRED: dict[Any, dict[str, Any]] = {
+    Grind: {"mint": Noise()},
+    Transfer: {"data": digits()},
+    Knockoff: {"data": digits()},
+    Stack: {"attacks": [Half()]},
+}
 
 
 @pytest.mark.parametrize("name", sorted(name for name, made in PLAIN.items() if made is not Overwrite))
@@ -196,3 +216,13 @@ def test_a_wrong_value_is_named_where_another_setting_is_required() -> None:
         form.fill(["keys=0", "mint=noise"], lambda **values: forger("grind", **values))
     with pytest.raises(BadInput, match="grind needs mint"):
         form.fill(["keys=3"], lambda **values: forger("grind", **values))
+
+
+def test_an_attack_of_attacks_is_named_or_described_and_checked_by_its_own_types() -> None:
+    form = Form.of("ensemble", Ensemble)
+    assert form.fill(["attack=half"], Ensemble).attack == Half()
+    described = form.fill(['attack={"attack": "fine-tune-rtal", "epochs": 3, "milestones": [1, 2]}'], Ensemble)
+    assert described.attack == attack("fine-tune-rtal", epochs=3, milestones=(1, 2))
+    for text, says in (('{"epochs": 3}', "expected an attack"), ('{"attack": "half", "to": 3}', "to")):
+        with pytest.raises(BadInput, match=says):
+            form.fill([f"attack={text}"], Ensemble)

@@ -64,7 +64,7 @@ def measured(
     Of an evasion it is what preparing it took: each question afterwards costs one query.
 
     Args:
-        attack: what is called with the other three.
+        attack: what is called with the other three; it, or what it is a method of, states its needs.
         model: a module, or a query.
         data: the thief's.
         rng: the generator that the attack draws from.
@@ -72,7 +72,7 @@ def measured(
     taken: list[set[int]] = [set(), set()]
     watched = Data(*(_Watched.of(images, seen) for images, seen in zip((data.train, data.test), taken, strict=True)))
     asked: list[int] = []
-    stated = getattr(attack, "needs", None)
+    stated = getattr(attack, "needs", getattr(getattr(attack, "__self__", None), "needs", None))
     start = time.perf_counter()
     if isinstance(model, nn.Module):
         with _counting(model, asked):

@@ -14,8 +14,9 @@ from typing import Any, TypeVar, final, get_args, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
+from earmark.attacks import ATTACKS, attack
 from earmark.cli.secrets import Minted
-from earmark.core import Data, Mint
+from earmark.core import Data, Mint, Remove
 from earmark.data import open_data
 from earmark.errors import BadInput, unknown_name
 from earmark.marks import LabelPolicy, Passports, TriggerMint, TriggerSet, from_settings, policy_from
@@ -46,6 +47,20 @@ def _data(value: Any) -> Data:
     return open_data(value)
 
 
+def _attack(value: Any) -> Remove:
+    settings = {"attack": value} if isinstance(value, str) else value
+    if not isinstance(settings, dict) or not isinstance(name := settings.get("attack"), str):
+        raise BadInput(
+            f'expected an attack such as half or {{"attack": "prune-global", "share": 1}}, got {value!r:.80}'
+        )
+    if name not in ATTACKS:
+        raise unknown_name("attack", name, ATTACKS)
+    texts = [f"{setting}={json.dumps(given)}" for setting, given in settings.items() if setting != "attack"]
+    form = Form.of(f"settings of {name}", ATTACKS[name], without=("checkpoint",))
+    made: Remove = form.fill(texts, lambda **values: attack(name, **values))
+    return made
+
+
 def _passports(value: Any) -> Passports:
     if not isinstance(value, str):
         raise BadInput(f"expected the file of a mark of passports, got {value!r:.80}")
@@ -60,6 +75,7 @@ CONVERTERS: Mapping[Any, Callable[[Any], Any]] = {
     LabelPolicy: _policy,
     Mint[TriggerSet]: _mint,
     Passports: _passports,
+    Remove: _attack,
     TriggerMint: _mint,
     TriggerMint | None: _mint_or_none,
 }

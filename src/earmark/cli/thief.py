@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from torch import nn
 
 from earmark.attacks import (
-    ATTACKS,
     EVASIONS,
     FORGERIES,
     PASSPORT_FORGERIES,
-    PASSPORT_REMOVALS,
     PROJECTION_FORGERIES,
     ForgedProjection,
     Forger,
-    Overwrite,
+    Forgery,
     PassportForger,
     PassportForgery,
+    ProjectionForgery,
+    Spent,
+    Stack,
     Transfer,
     forger,
+    measured,
+    needs_of,
 )
-from earmark.attacks import attack as remover
-from earmark.attacks.removal.tuning import saved_trials
-from earmark.cli import options, passports, projections
-from earmark.cli.methods import beside, embedding
+from earmark.cli import options, passports, projections, removals
 from earmark.cli.networks import fitting, network, save_network
 from earmark.cli.output import new_file, new_folder, show
 from earmark.cli.settings import Form
@@ -37,19 +37,16 @@ from earmark.data import open_data
 from earmark.errors import BadInput, unknown_name
 from earmark.evidence import commit
 from earmark.files import model_digest, weights_digest
-from earmark.keys import MarkKey
-from earmark.marks import Noise, TriggerMint
 from earmark.schemes import scheme_of
 from earmark.training import accuracy
 
-__all__ = ["attack"]
+__all__ = ["attack", "expense"]
 
-REMOVALS = {**ATTACKS, **PASSPORT_REMOVALS}
-NAMES = (*REMOVALS, *FORGERIES, *PASSPORT_FORGERIES, *PROJECTION_FORGERIES)
+NAMES = (*removals.NAMES, *FORGERIES, *PASSPORT_FORGERIES, *PROJECTION_FORGERIES)
 
 
 def attack(
-    name: Annotated[str, typer.Argument(metavar="NAME", help=f"{', '.join(NAMES)}.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"{', '.join(NAMES)}; removals in a row with + between.")],
     stolen: Annotated[Path, typer.Argument(help="The weights of the attacked model.", metavar="MODEL")],
     data: options.DataSource,
     out: options.Out,
@@ -62,86 +59,85 @@ def attack(
 ) -> None:
     """Attack a model.
 
-    A removal writes the attacked model to OUT. A forgery (adversarial, read-off, grind, projection) leaves the model
+    A removal writes the attacked model to OUT; several in a row (prune-global+fine-tune-ftal) are done one after the
+    other, with settings as --set prune-global.share=0.5. A forgery (adversarial, read-off, grind, false-claim,
+    projection) leaves the model
     as it is and writes the claim and the evidence that its forger would bring to a judge into the folder OUT; one of
     passports (random, solved, reverse-scales, cerb, retrained) also writes the network that they are presented with,
     which answers as the model does, to OUT.safetensors. The keys of thieves and forgers are throw-away and follow from
-    --seed. --set takes the attack's settings; overwrite takes mint, method and what `embed` takes; transfer takes data,
-    the other task, in the form of --data, and is measured on that task; retrained takes mark, the file of the owner's
+    --seed. --set takes the attack's settings; overwrite takes mint, method and what `embed` takes; transfer and
+    knockoff take data, the other task, in the form of --data, and transfer is measured on that task; extract-*,
+    knockoff, distil and false-claim take build, a network in the form of --model; ensemble takes attack, what each copy
+    goes through; retrained takes mark, the file of the owner's
     passports; projection takes layer, bits and signature of the claim that it poses as. Attacks that train go on from
-    OUT.checkpoint after they were killed, but for forgeries.
+    OUT.checkpoint after they were killed, but for forgeries and ensembles. What the thief needs, and what the attack
+    took (seconds, samples of the data, queries to the model), is told with the result.
     """
     if name in EVASIONS:
         raise BadInput(f"{name} stands in front of a model and leaves no file; give it to `earmark evade`")
-    if name not in NAMES:
+    removal = removals.JOINT in name or name in removals.REMOVALS
+    if not removal and name not in NAMES:
         raise unknown_name("attack", name, NAMES)
-    images, checkpoint = open_data(data), _checkpoint(name, out)
-    if name in REMOVALS:
-        removal = _removal(name, sets, checkpoint, seed)
-        out = new_file(out, force, ".safetensors", again=checkpoint is not None and checkpoint.exists())
-        value = _removed(removal, _victim(model, stolen, model_set, images), images, out, seed, force)
+    images, checkpoint = open_data(data), removals.checkpoint_of(name, out)
+    if removal:
+        thief = removals.removal_of(name, sets, checkpoint, seed, images)
+        out = new_file(out, force, ".safetensors", again=bool(removals.checkpoints(checkpoint)))
+        value = _removed(thief, _victim(model, stolen, model_set, images), images, out, seed, force)
         found = f"{100 * value['val_acc']:.2f} % of the test images right"
     else:
-        made = _forger(name, sets)
+        made = _forger(name, sets, images)
         value = _forged(made, _victim(model, stolen, model_set, images), stolen, images, out, seed, force)
         found = "a forged claim and its evidence"
-    show(as_json, {"attack": name, **value}, f"{out}: {found}")
-    for file in saved_trials(checkpoint) if checkpoint is not None else ():
+    show(as_json, {"attack": name, **value}, f"{out}: {found}", _told(value))
+    for file in removals.checkpoints(checkpoint):
         file.unlink()
+
+
+def expense(thief: object, spent: Spent) -> dict[str, Any]:
+    """What a thief needs and what the attack took, for the result."""
+    needs = needs_of(thief)
+    return {"needs": needs.to_dict(), "cost": {**spent.to_dict(), "weights": needs.weights}}
+
+
+def _told(value: dict[str, Any]) -> str:
+    seconds, samples, queries = (value["cost"][name] for name in ("seconds", "samples", "queries"))
+    return f"took {seconds:.1f} s, {samples} samples of the data and {queries} queries to the model"
 
 
 def _victim(name: str, weights: Path, arguments: list[str] | None, data: Data) -> nn.Module:
     return fitting(network(name, weights, arguments, data), data, str(weights))
 
 
-def _checkpoint(name: str, out: Path) -> Path | None:
-    """Where an attack that trains saves its run; what lies there beside the output of another attack is not its own."""
-    made = REMOVALS.get(name)
-    trains = made is not None and (made is Overwrite or "checkpoint" in inspect.signature(made).parameters)
-    return beside(out) if trains else None
-
-
-def _removal(name: str, sets: list[str] | None, checkpoint: Path | None, seed: int) -> Remove:
-    if REMOVALS[name] is Overwrite:
-        return _overwriting(sets, checkpoint, seed)
-    own = {} if checkpoint is None else {"checkpoint": checkpoint}
-    form = Form.of(f"settings of {name}", REMOVALS[name], without=own)
-    built: Remove = form.fill(sets, lambda **values: remover(name, **values, **own))
-    return built
-
-
-def _overwriting(sets: list[str] | None, checkpoint: Path | None, seed: int) -> Remove:
-    """A thief who marks the stolen model with a key of his own; `mint` and `method` are settings like the others."""
-    chosen = [text.removeprefix("method=") for text in sets or () if text.startswith("method=")]
-    form, build = embedding(chosen[0] if chosen else "fixll+pfl", checkpoint=checkpoint)
-    types = {**form.types, "mint": TriggerMint, "method": str}
-    key = MarkKey(hashlib.sha256(b"earmark/thief/%d" % seed).digest())
-
-    def overwrite(mint: TriggerMint | None = None, method: str = "", **values: Any) -> Remove:
-        return Overwrite(mint or Noise(), build(**values), key)
-
-    return Form("settings of overwrite", types).fill(sets, overwrite)
-
-
 def _removed(removal: Remove, stolen: nn.Module, data: Data, out: Path, seed: int, force: bool) -> dict[str, Any]:
-    attacked = removal(stolen, data, rng(seed))
-    task = removal.target(data, rng(seed)) if isinstance(removal, Transfer) else data
+    (attacked, task), spent = measured(lambda *case: _run(removal, *case), stolen, data, rng(seed))
     facts = {
         "out": str(out),
         "digest": model_digest(attacked),
         "val_acc_before": accuracy(stolen, task.test),
         "val_acc": accuracy(attacked, task.test),
+        **expense(removal, spent),
     }
     save_network(out, attacked, force)
     return facts
 
 
-def _forger(name: str, sets: list[str] | None) -> Forger | PassportForger | ForgedProjection:
+def _run(removal: Remove, model: nn.Module, data: Data, generator: torch.Generator) -> tuple[nn.Module, Data]:
+    """The attacked model, and the task that it is for now: that of the last transfer, if there was one."""
+    task = data
+    for part in removal.attacks if isinstance(removal, Stack) else (removal,):
+        if isinstance(part, Transfer):
+            task = part.target(data, torch.Generator().set_state(generator.get_state()))
+        model = part(model, data, generator)
+    return model, task
+
+
+def _forger(name: str, sets: list[str] | None, data: Data) -> Forger | PassportForger | ForgedProjection:
     if name in PROJECTION_FORGERIES:
         return projections.forging(name, sets)
     if name in PASSPORT_FORGERIES:
         return passports.forging(name, sets)
-    made: Forger = Form.of(f"settings of {name}", FORGERIES[name]).fill(sets, lambda **values: forger(name, **values))
+    form, given = removals.own_network(Form.of(f"settings of {name}", FORGERIES[name]), FORGERIES[name], data)
+    made: Forger = form.fill(sets, lambda **values: forger(name, **given(**values)))
     return made
 
 
@@ -158,7 +154,8 @@ def _forged(
     new_folder(out.parent)
     ours = isinstance(forge, PassportForger)
     file = new_file(out.with_name(f"{out.name}.safetensors"), force) if ours else weights
-    forgery = forge.forge(stolen, data, rng(seed))
+    make: Callable[..., Forgery | PassportForgery | ProjectionForgery] = forge.forge
+    forgery, spent = measured(make, stolen, data, rng(seed))
     presented = forgery.model if isinstance(forgery, PassportForgery) else stolen
     if ours:
         save_network(file, presented, force)
@@ -174,4 +171,4 @@ def _forged(
         check=False,
         marked_digest=weights_digest(file),
     )
-    return {"claim": str(claim), "evidence": str(evidence), "model": str(file)}
+    return {"claim": str(claim), "evidence": str(evidence), "model": str(file), **expense(forge, spent)}
