@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_attacks_laws import FORGERS, ROWS, fingerprint
 from tiny import TinyNet, blobs, seeded
 from torch import Tensor, nn
 
@@ -70,6 +71,16 @@ def test_watching_changes_nothing(name: str) -> None:
     assert not any(module._forward_hooks for module in (*watched.modules(), *model.modules()))
 
 
+@pytest.mark.parametrize("name", [*ROWS, *FORGERS])
+def test_every_attack_ends_the_same_when_it_is_watched(name: str) -> None:
+    by: Any = ROWS[name][0] if name in ROWS else FORGERS[name]
+    data, model = Data(blobs(24, shape=(3, 8, 8)), blobs(12, shape=(3, 8, 8))), seeded(TinyNet, 3)
+    watched, spent = measured(by, model, data, rng(1))
+    assert fingerprint(watched) == fingerprint(by(model, data, rng(1)))
+    assert spent.weights == needs_of(by).weights
+    assert 0 <= spent.share <= 1
+
+
 def test_a_query_is_counted_as_a_module_is() -> None:
     net = seeded(TinyNet)
 
@@ -111,7 +122,7 @@ def test_watched_images_are_images() -> None:
         return model
 
     _, spent = measured(looking, seeded(TinyNet), DATA, rng(0))
-    assert spent.samples == 5
+    assert (spent.samples, spent.share) == (5, 3 / 48)
     assert torch.equal(seen[1].pixels, DATA.train.sample(3).pixels)
     assert torch.equal(seen[2].labels, DATA.test.labels[:2])
     assert torch.equal(seen[0].pixels, DATA.train.pixels)

@@ -7,8 +7,8 @@
 >>> model, data = PlainCNN((1, 8, 8), 10), digits()
 >>> thief = attack("extract-soft", images=100, epochs=1, milestones=())
 >>> copy, spent = measured(thief, model, data, rng(0))
->>> spent.samples, spent.queries, spent.weights
-(100, 100, False)
+>>> spent.samples, spent.queries, spent.weights, round(spent.share, 3)
+(100, 100, False, 0.07)
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ class Spent:
         queries: images that the given model itself was asked about, each time that it was. What is asked of copies
             that the thief made from the weights costs him time alone.
         weights: whether the attack needs the weights; None where it does not say.
+        share: of the training images, the share that it took, 0 to 1.
     """
 
     seconds: float
     samples: int
     queries: int
     weights: bool | None
+    share: float
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON types."""
@@ -69,8 +71,8 @@ def measured(
         data: the thief's.
         rng: the generator that the attack draws from.
     """
-    taken: list[set[int]] = [set(), set()]
-    watched = Data(*(_Watched.of(images, seen) for images, seen in zip((data.train, data.test), taken, strict=True)))
+    train, test = (torch.zeros(len(images), dtype=torch.bool) for images in (data.train, data.test))
+    watched = Data(_Watched.of(data.train, train), _Watched.of(data.test, test))
     asked: list[int] = []
     stated = getattr(attack, "needs", getattr(getattr(attack, "__self__", None), "needs", None))
     start = time.perf_counter()
@@ -83,7 +85,8 @@ def measured(
         torch.cuda.synchronize()
     seconds = time.perf_counter() - start
     weights = stated.weights if isinstance(stated, Needs) else None
-    return result, Spent(seconds, sum(map(len, taken)), sum(asked), weights)
+    share = int(train.sum()) / max(1, len(train))
+    return result, Spent(seconds, int(train.sum() + test.sum()), sum(asked), weights, share)
 
 
 @contextmanager
@@ -111,24 +114,21 @@ def _counted(query: Query, asked: list[int]) -> Query:
 
 @final
 class _Watched(Images):
-    """Images that note which of them are taken: some by `subset` and `sample`, all by any other look at the pixels."""
+    """Images that note which of them are taken: some by `subset` and `sample`, all by any other look at the pixels.
 
-    taken: set[int]
-
-    def sample(self, count: int) -> Images:
-        """At most `count` images, spread evenly, which are noted."""
-        count = min(count, len(self))
-        return self.subset(torch.arange(count) * len(self) // max(1, count))
+    What `replace` makes of them notes nothing: their pixels were all looked at.
+    """
 
     @classmethod
-    def of(cls, images: Images, taken: set[int]) -> _Watched:
+    def of(cls, images: Images, taken: Tensor) -> _Watched:
+        """The images, which set `taken` (N,) where one is taken."""
         watched = cls(images.pixels, images.labels, images.classes, images.name)
-        object.__setattr__(watched, "taken", taken)
+        watched.__dict__["taken"] = taken
         return watched
 
     def __getattribute__(self, name: str) -> Any:
-        if name == "pixels" and (taken := self.__dict__.get("taken")) is not None:
-            taken.update(range(len(self)))
+        if name == "pixels":
+            self._take(slice(None))
         return super().__getattribute__(name)
 
     def __len__(self) -> int:
@@ -141,8 +141,12 @@ class _Watched(Images):
 
     def subset(self, index: Tensor) -> Images:
         """The images at `index`, which are noted."""
-        self.taken.update(torch.arange(len(self))[index].tolist())
+        self._take(index)
         return self._plain().subset(index)
+
+    def _take(self, index: Tensor | slice) -> None:
+        if "taken" in self.__dict__:
+            self.__dict__["taken"][index] = True
 
     def _plain(self) -> Images:
         held = self.__dict__

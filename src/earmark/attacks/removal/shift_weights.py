@@ -26,8 +26,8 @@ __all__ = ["ShiftWeights"]
 class ShiftWeights(OwnTask):
     """W_o <- W_o - shift * mean_o(W_o) - noise * N(0, std(W)^2) in each convolution; then ten epochs of fine-tuning.
 
-    The mean is over the filters of one group, the standard deviation over the whole weight. The other settings are
-    `OwnTask`'s.
+    The mean is over the filters of one group, the standard deviation over the whole weight. Much is to be learned again
+    then, hence at the host's first learning rate. The other settings are `OwnTask`'s.
 
     Attributes:
         shift: how often the mean filter is subtracted; 1 leaves a mean of zero, the paper has 1.5 and 2.5.
@@ -38,6 +38,7 @@ class ShiftWeights(OwnTask):
     """
 
     epochs: int = 10
+    lr: float = 1e-3
     shift: float = 1.5
     noise: float = 1.0
 
