@@ -36,8 +36,8 @@ class FalseClaim(Forger):
     """Triggers that models which the forger has never asked, of the same task, answer with labels of his choice.
 
     He trains surrogates of his own on `data.train`, moves images by x <- clip(x + step sign(g)), g the gradient, with
-    momentum, of the lead of the wanted logit over the largest other, mean over the surrogates, and keeps of each image
-    the iterate whose label leads by most in the surrogate where it leads by least. Of the model that a call is given
+    momentum, of the wanted logit minus the largest other, mean over the surrogates, and keeps of each image the iterate
+    whose label leads by most in the surrogate where it leads by least. Of the model that a call is given
     nothing is used but its kind: surrogates are drawn anew, and it is asked nothing about the triggers. So they can be
     committed to before the accused model exists. What gives them away is that the key mints other pixels.
 
