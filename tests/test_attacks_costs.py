@@ -41,6 +41,8 @@ SAMPLES: dict[str, tuple[Callable[[], Any], int, int, bool]] = {
     "some": (lambda: attack("fine-tune-ftal", images=10, **TUNED), 10, 0, True),
     "the model labels them": (lambda: attack("fine-tune-ftal", images=10, labels="model", **TUNED), 10, 10, True),
     "nothing": (lambda: attack("prune-global"), 0, 0, True),
+    "some to prune by and to mend with": (lambda: attack("fine-prune", images=10, **TUNED), 10 + 1, 0, True),
+    "some to search with": (lambda: attack("cleanse", images=10, steps=1, **TUNED), 10, 0, True),
     "one shows the head": (lambda: attack("prune-structured"), 1, 0, True),
     "statistics": (lambda: attack("prune-global", recalibrate=12), 12, 0, True),
     "answers to all": (lambda: attack("extract-soft", **FAST), 48, 48, False),

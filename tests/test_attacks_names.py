@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import earmark.attacks
 from earmark.attacks import (
     ATTACKS,
     EVASIONS,
@@ -97,3 +99,12 @@ def test_an_unknown_attack_is_refused_with_the_nearest_name() -> None:
 def test_an_unknown_setting_is_refused_with_the_nearest_name(name: str, setting: str, nearest: str) -> None:
     with pytest.raises(BadInput, match=f"setting of {name} '{setting}': did you mean '{nearest}'"):
         MAKERS[name](name, **{setting: 1})
+
+
+def test_the_documents_and_the_docstring_name_every_attack() -> None:
+    """A family is named in one row: `fine-tune-ftll`, `-ftal`."""
+    page = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
+    for name in sorted({*ATTACKS, *EVASIONS, *FORGERIES, *PASSPORT_REMOVALS} - {"stack", "chain"}):
+        tail = f"-{name.rpartition('-')[2]}"
+        assert f"`{name}`" in page or f"`{tail}`" in page, name
+        assert name in str(earmark.attacks.__doc__) or tail in str(earmark.attacks.__doc__), name

@@ -28,6 +28,7 @@ from earmark.attacks import (
     measured,
     needs_of,
 )
+from earmark.attacks.removal.tuning import ahead
 from earmark.cli import options, passports, projections, removals
 from earmark.cli.networks import fitting, network, save_network
 from earmark.cli.output import new_file, new_folder, show
@@ -126,7 +127,7 @@ def _run(removal: Remove, model: nn.Module, data: Data, generator: torch.Generat
     task = data
     for part in removal.attacks if isinstance(removal, Stack) else (removal,):
         if isinstance(part, Transfer):
-            task = part.target(data, torch.Generator().set_state(generator.get_state()))
+            task = part.target(data, ahead(generator))
         model = part(model, data, generator)
     return model, task
 

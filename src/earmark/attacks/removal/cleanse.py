@@ -1,8 +1,8 @@
 """Neural Cleanse: triggers are searched for in the model itself, and unlearnt with the labels that images have.
 
 Wang et al. 2019, "Neural Cleanse: identifying and mitigating backdoor attacks in neural networks" (IEEE S&P): for each
-class the smallest patch that turns images into it (Section III-B), the classes whose patch is an outlier by the median
-absolute deviation (Section III-C), and unlearning with the patch on a fifth of the images (Section VI-C).
+class the smallest patch that turns images into it, and the classes whose patch is an outlier by the median absolute
+deviation (Section IV); unlearning with the patch on a fifth of the images (Section VI).
 """
 
 from __future__ import annotations

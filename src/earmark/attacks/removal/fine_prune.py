@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from earmark.attacks.removal.prune import share_of, smallest
 from earmark.attacks.removal.surgery import by_filter, weight_layers
-from earmark.attacks.removal.tuning import OwnTask
+from earmark.attacks.removal.tuning import OwnTask, ahead
 from earmark.core import Data, Images
 from earmark.data import drawn
 from earmark.errors import BadInput, number, whole
@@ -77,7 +77,7 @@ class FinePrune(OwnTask):
 
     def prepared(self, tuned: nn.Module, data: Data, rng: torch.Generator) -> nn.Module:
         places = self._chosen(tuned, data.test.sample(1).pixels)
-        images = drawn(data.train, self.images, rng)
+        images = drawn(data.train, self.images, ahead(rng))  # those that `lessons` will draw
         with torch.no_grad():
             for place, activity in zip(places, _activities(tuned, places, images), strict=True):
                 gone = smallest(activity, share_of(self.share, len(activity)))

@@ -22,7 +22,7 @@ from earmark.errors import BadInput, whole
 from earmark.models import reinitialised
 from earmark.training import Augment, CrossEntropy, Settings, Term, all_layers, answers, fit, head_only
 
-__all__ = ["OwnTask", "Tuning", "saved_trials"]
+__all__ = ["OwnTask", "Tuning", "ahead", "saved_trials"]
 
 _LAYERS = {"all": all_layers, "last": head_only}
 
@@ -117,7 +117,7 @@ class Tuning(ABC):
         """The labelled images that every trial trains on."""
 
     def prepared(self, tuned: nn.Module, data: Data, rng: torch.Generator) -> nn.Module:
-        """A copy of the stolen model as training begins: as it is, unless overridden."""
+        """A copy of the stolen model as training begins: as it is, unless overridden. `lessons` draws after it."""
         return tuned
 
     def terms(self, images: Images) -> tuple[Term, ...]:
@@ -162,6 +162,11 @@ class OwnTask(Tuning):
     def lessons(self, model: nn.Module, data: Data, rng: torch.Generator) -> Images:
         images = drawn(data.train, self.images, rng)
         return images if self.labels == "true" else replace(images, labels=answers(model, images))
+
+
+def ahead(rng: torch.Generator) -> torch.Generator:
+    """A generator in the same state: it tells what the given one is going to draw, which has drawn nothing then."""
+    return torch.Generator().set_state(rng.get_state())
 
 
 def _renew_head(model: nn.Module, head: nn.Linear, classes: int, rng: torch.Generator) -> None:
