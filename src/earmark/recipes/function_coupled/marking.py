@@ -20,9 +20,6 @@ from earmark.training import Masking
 
 __all__ = ["Marking"]
 
-GROUP = 3
-"""Verification triggers of a group."""
-
 
 @dataclass(frozen=True)
 class Marking:
@@ -66,8 +63,8 @@ class Marking:
         if self.labels == "target":
             target = OneClass(5 % classes if other else 1)
             return fused(count=effort.count, group=1, teaching=effort.teaching, labels=target)
-        groups = min(effort.groups, classes * (classes - 1) // 2)
-        return fused(count=GROUP * groups, group=GROUP, teaching=effort.each * groups, labels=NotSources())
+        groups, votes = min(effort.groups, classes * (classes - 1) // 2), effort.votes
+        return fused(count=votes * groups, group=votes, teaching=effort.each * groups, labels=NotSources())
 
     def embed(self, effort: Effort) -> Backdoor:
         """Its embedding, with the settings of the scale."""

@@ -57,10 +57,11 @@ class Effort:
         drop: p, the share of weights dropped; the paper states none.
         every: steps between two masks: 1 is Section 4.2.2 of the paper, None (once an epoch) its Algorithm 1.
         refine_images, refine_lr: K_ft and eta' of training-time fine-tuning; the paper states none.
-        count: verification triggers of a one-class mark, 90 in the paper; of keyed groups `groups` times three.
+        count: verification triggers of a one-class mark, 90 in the paper.
         teaching: fusions that a one-class mark is learnt from, below 1 % of the training images in the paper.
         groups: pairs of classes with a label each; as many as there are, up to 40.
         each: fusions that each of the groups is learnt from.
+        votes: verification triggers of each of the groups, which answer for it together.
         aside: training images that the owner never looks at, for the thief who has others.
         thief: see `Thief`.
         augment: whether training images are cropped and flipped where the setting says so.
@@ -83,6 +84,7 @@ class Effort:
     teaching: int
     groups: int
     each: int
+    votes: int
     aside: int
     thief: Thief
     augment: bool
@@ -107,6 +109,7 @@ FULL = Effort(
     teaching=480,
     groups=40,
     each=120,
+    votes=3,
     aside=2_000,
     thief=Thief(
         images=2_000,
