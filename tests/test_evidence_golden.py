@@ -17,7 +17,7 @@ from torch import nn
 
 from earmark.core import Mark, Query
 from earmark.errors import EarmarkError, Tampered
-from earmark.evidence import Bundle, Claim, judge
+from earmark.evidence import Bundle, Claim, Slice, judge
 from earmark.keys import OwnerKey
 from earmark.marks import AnyMark, Passports, Projection, TriggerSet
 
@@ -33,7 +33,7 @@ EARLY: dict[str, Any] = {
 pytestmark = pytest.mark.parametrize("case", CASES, ids=[f"{path.parent.name}-{path.name}" for path in CASES])
 
 
-RATES = {"noise": 1 / 10, "stamped": 1 / 9, "passports": 1 / 2, "projection": 1 / 2}
+RATES = {"noise": 1 / 10, "stamped": 1 / 9, "passports": 1 / 2, "projection": 1 / 2, "sliced": 1 / 10}
 
 
 def fitted(mark: Mark) -> nn.Module:
@@ -83,7 +83,12 @@ def opened(case: Path) -> tuple[Claim, Bundle, AnyMark]:
 
 def test_the_files_say_what_they_said_when_they_were_written(case: Path) -> None:
     claim, bundle, mark = opened(case)
-    assert EXPECTED[f"{case.parent.name}/{case.name}"] == {
+    opens = (
+        {}
+        if claim.slice_root is None
+        else {"slice_root": claim.slice_root, "slice_digest": Slice.read(case / "slice").digest}
+    )
+    assert EXPECTED[f"{case.parent.name}/{case.name}"] == opens | {
         "owner": claim.owner,
         "public_key": OWNER.public.hex(),
         "mark_key": OWNER.mark_key(claim.mark).secret.hex(),

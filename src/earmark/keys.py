@@ -199,6 +199,16 @@ class MarkKey:
         """Hex SHA-256 of frame("earmark/mark-key-commitment/1", secret + owner): binds both, hides the secret."""
         return hashlib.sha256(_frame(b"earmark/mark-key-commitment/1", self.secret + self.owner)).hexdigest()
 
+    def trial_key(self, index: int) -> MarkKey:
+        """The sub-key of one trial of a mark that opens in slices: it reveals neither this key nor another trial's.
+
+        Its secret: HKDF-SHA256 (RFC 5869), no salt, input this key's secret, info frame("earmark/trial-key/1", the
+        index as 8 bytes big-endian). Its owner: this key's.
+        """
+        info = _frame(b"earmark/trial-key/1", _count("index", index).to_bytes(8, "big"))
+        hkdf = HKDF(algorithm=hashes.SHA256(), length=SECRET_BYTES, salt=None, info=info)
+        return MarkKey(hkdf.derive(self.secret), self.owner)
+
     def stream(self, purpose: str, context: bytes = b"") -> KeyedStream:
         """The stream for one purpose ("labels", "pixels") within one context (say, a hash that it is bound to)."""
         return KeyedStream(self.secret + self.owner, purpose, context)

@@ -4,6 +4,7 @@
 |---|---|
 | `Claim` | public: who, which mark, hashes, signed |
 | `Bundle` | secret until a dispute: the mark and its key |
+| `Slice` | some trials of it, opened for one dispute: which, says the claim with a nonce that a judge draws (`Draw`) |
 | `commit` | the owner: writes both |
 | `judge` | the judge: claim + evidence + suspect -> verdict |
 | `arbitrate` | the judge, where several owners claim one suspect |
@@ -16,6 +17,7 @@ from earmark.evidence.claim import Claim, Parameters, check_text
 from earmark.evidence.commit import claim_of, commit
 from earmark.evidence.judge import judge
 from earmark.evidence.kinds import KINDS, Kind
+from earmark.evidence.slices import Draw, Slice
 from earmark.evidence.timestamp import stamp_request, stamped_time
 
 __all__ = [
@@ -23,9 +25,11 @@ __all__ = [
     "Bundle",
     "Case",
     "Claim",
+    "Draw",
     "Kind",
     "Outcome",
     "Parameters",
+    "Slice",
     "arbitrate",
     "check_text",
     "claim_of",

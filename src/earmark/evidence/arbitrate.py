@@ -15,6 +15,7 @@ from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim
 from earmark.evidence.judge import asked, judge
 from earmark.evidence.kinds import Suspect
+from earmark.evidence.slices import Draw, Evidence, Slice, read_evidence
 from earmark.files import model_digest
 
 __all__ = ["Case", "Outcome", "arbitrate"]
@@ -27,7 +28,7 @@ class Case:
     Attributes:
         claimant: the name to report under.
         claim: the public claim, or its file.
-        evidence: the opened evidence, or its folder.
+        evidence: the opened evidence or a slice of it, or its folder.
         committed_before: a time by which the claim existed, from a source that the judge trusts.
         released: the marked model that the claim commits to; one with another digest, or one that does not answer the
             other's triggers as a classifier would, counts as not shown. The digest binds the weights and not the code
@@ -36,16 +37,20 @@ class Case:
         released_digest: `files.weights_digest` of the file that `released` was filled from, which may hold the weights
             in another precision than the network runs in; `files.model_digest` of `released` unless given.
         released_fault: why what the claimant shows makes no model that the judge can ask; it counts as not shown.
+        dated_by: the source of `committed_before`, in words.
+        draw: the nonce and the number of trials that the judge asked this claimant to open.
     """
 
     claimant: str
     claim: Claim | Path | str
-    evidence: Bundle | Path | str = field(repr=False)
+    evidence: Evidence | Path | str = field(repr=False)
     committed_before: datetime | None = None
     released: nn.Module | None = field(default=None, repr=False)
     owner_public: bytes | None = None
     released_digest: str | None = None
     released_fault: str | None = None
+    dated_by: str | None = None
+    draw: Draw | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Outcome:
 class _Party:
     claimant: str
     claim: Claim
-    bundle: Bundle
+    opened: Evidence
     committed_before: datetime | None
     released: nn.Module | None
     alone: Verdict
@@ -120,7 +125,7 @@ def _heard(
     """The claimant as a party, or the ruling against one whose files do not hold: he must not stop the others'."""
     try:
         claim = case.claim if isinstance(case.claim, Claim) else Claim.read(case.claim)
-        bundle = case.evidence if isinstance(case.evidence, Bundle) else Bundle.read(case.evidence)
+        opened = case.evidence if isinstance(case.evidence, Bundle | Slice) else read_evidence(case.evidence)
     except (BadInput, Tampered) as error:
         null = Null("none", None, "No mark could be read, so nothing was tested.")
         refused = Verdict(False, 0, 0, null, None, alpha, f"the files do not hold: {error}", {"step": "files"})
@@ -128,17 +133,19 @@ def _heard(
     released = _committed(case, claim)
     alone = judge(
         claim,
-        bundle,
+        opened,
         suspect,
         alpha=alpha,
         suspect_known_since=known_since,
         committed_before=case.committed_before,
+        dated_by=case.dated_by,
+        draw=case.draw,
         owner_public=case.owner_public,
         sequential=sequential,
         released=released,
         released_digest=case.released_digest,
     )
-    return _Party(case.claimant, claim, bundle, case.committed_before, released, _told(alone, case, released))
+    return _Party(case.claimant, claim, opened, case.committed_before, released, _told(alone, case, released))
 
 
 def _committed(case: Case, claim: Claim) -> nn.Module | None:
@@ -201,8 +208,9 @@ def _carried(owner: _Party, other: _Party) -> bool | None:
     """
     if other.released is None:
         return None
-    mark, times = owner.bundle.mark, (owner.committed_before, other.committed_before)
+    mark, times = owner.opened.mark, (owner.committed_before, other.committed_before)
     earlier = times[0] is not None and times[1] is not None and times[0] < times[1]
     beside = owner.released if earlier else None
-    verdict = asked(mark, other.released, owner.alone.alpha, beside)
+    bits = owner.alone.details["grinding_bits"]
+    verdict = asked(mark, other.released, owner.alone.alpha, beside, bits=bits)
     return None if verdict.details["unanswered"] and not verdict.accepted else verdict.accepted

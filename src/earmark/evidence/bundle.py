@@ -14,14 +14,28 @@ from safetensors.torch import save as save_safetensors
 
 from earmark.core import Mark
 from earmark.errors import BadInput, Tampered
-from earmark.evidence.claim import FORMAT, Hex32, Text, known_format
+from earmark.evidence.claim import Hex32, Text, known_format
 from earmark.evidence.wire import Record, open_tensors, parse, read_regular, render, validated
 from earmark.files import canonical_json, digest, write_atomic
 from earmark.keys import MarkKey
 from earmark.marks import mark_from_parts
 
-__all__ = ["EVIDENCE", "TENSORS", "Bundle", "salted_digest"]
+__all__ = [
+    "EVIDENCE",
+    "EVIDENCE_LIMIT",
+    "TENSORS",
+    "TENSORS_LIMIT",
+    "Bundle",
+    "FileRecord",
+    "check_file",
+    "listed",
+    "open_mark",
+    "packed",
+    "salted_digest",
+    "write_folder",
+]
 
+FORMAT = 1
 EVIDENCE = "evidence.json"
 TENSORS = "mark.safetensors"
 EVIDENCE_LIMIT = 1 << 20
@@ -81,9 +95,7 @@ class Bundle:
     @classmethod
     def seal(cls, mark: Mark, key: MarkKey, *, name: str, scheme: str, salt: bytes | None = None) -> Bundle:
         """The bundle that opens a mark and its key's secret; `salt` is drawn from the system unless it is given."""
-        tensors = save_safetensors(
-            {part: tensor.detach().cpu().contiguous().clone() for part, tensor in mark.tensors().items()}
-        )
+        tensors = packed(mark)
         body = {
             "format": FORMAT,
             "scheme": scheme,
@@ -105,8 +117,8 @@ class Bundle:
             Tampered: a file is not what evidence.json says it is.
         """
         record, digest = _open_evidence(evidence, where + EVIDENCE)
-        _check_file(tensors, record.files.mark, where + TENSORS)
-        mark = _open_mark(record, tensors, where)
+        check_file(tensors, record.files.mark, where + TENSORS, EVIDENCE)
+        mark = open_mark(record.kind, record.spec, tensors, where + TENSORS, where + EVIDENCE)
         secret, salt = bytes.fromhex(record.mark_key), bytes.fromhex(record.salt)
         return cls(record.scheme, record.name, mark, secret, salt, digest, {EVIDENCE: evidence, TENSORS: tensors})
 
@@ -119,7 +131,7 @@ class Bundle:
             Tampered: as `from_parts`, naming the file.
         """
         folder = Path(path)
-        found = _listed(folder)
+        found = listed(folder)
         if found != [EVIDENCE, TENSORS]:
             raise BadInput(
                 f"{folder} holds {', '.join(found[:5]) or 'nothing'}; expected only {EVIDENCE} and {TENSORS}"
@@ -133,12 +145,7 @@ class Bundle:
         Raises:
             BadInput: the folder exists, or cannot be written.
         """
-        try:
-            folder.mkdir(mode=0o700)
-        except OSError as error:
-            raise BadInput(f"cannot make the folder {folder}: {error.strerror}; give a new name") from error
-        for name, content in self.files.items():
-            write_atomic(folder / name, content, mode=0o600)
+        write_folder(folder, self.files)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("opened evidence is never pickled or copied: it holds the mark's key; use write and read")
@@ -149,7 +156,28 @@ class Bundle:
         return salted_digest(self.mark, self.salt)
 
 
-def _listed(folder: Path) -> list[str]:
+def packed(mark: Mark) -> bytes:
+    """A mark's tensors as the bytes of a safetensors file."""
+    return save_safetensors(
+        {part: tensor.detach().cpu().contiguous().clone() for part, tensor in mark.tensors().items()}
+    )
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Files, readable by their owner alone, in a new folder of the same kind.
+
+    Raises:
+        BadInput: the folder exists, or cannot be written.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise BadInput(f"cannot make the folder {folder}: {error.strerror}; give a new name") from error
+    for name, content in contents.items():
+        write_atomic(folder / name, content, mode=0o600)
+
+
+def listed(folder: Path) -> list[str]:
     """The names in a folder that is no link, sorted."""
     try:
         if folder.is_symlink() or not folder.is_dir():
@@ -175,20 +203,22 @@ def _open_evidence(raw: bytes, name: str) -> tuple[EvidenceRecord, str]:
         raise BadInput(f'{name}: expected an object with "evidence" and "sha256"; is it the evidence of a mark?')
     if outer["sha256"] != _sealed(body):
         raise Tampered(f"{name} is not as it was sealed; get the original file")
-    known_format(body, name)
+    known_format(body, name, (FORMAT,))
     return validated(EvidenceRecord, body, name), str(outer["sha256"])
 
 
-def _open_mark(record: EvidenceRecord, tensors: bytes, where: str) -> Mark:
-    parts = open_tensors(tensors, where + TENSORS)
+def open_mark(kind: str, spec: Mapping[str, Any], tensors: bytes, file: str, described: str) -> Mark:
+    """The mark in a file of tensors that another file describes; both are named in errors, as `BadInput`."""
+    parts = open_tensors(tensors, file)
     try:
-        return mark_from_parts(record.kind, record.spec, parts)
+        return mark_from_parts(kind, spec, parts)
     except BadInput as error:
-        raise BadInput(f"{where}{EVIDENCE} and {TENSORS} hold no mark: {error}") from error
+        raise BadInput(f"{described} and {Path(file).name} hold no mark: {error}") from error
 
 
-def _check_file(content: bytes, record: FileRecord, name: str) -> None:
+def check_file(content: bytes, record: FileRecord, name: str, by: str) -> None:
+    """Raise `Tampered` for a file that is not the one that `by` names."""
     if len(content) != record.size:
-        raise Tampered(f"{name} has {len(content)} bytes, {EVIDENCE} says {record.size}; get the original file")
+        raise Tampered(f"{name} has {len(content)} bytes, {by} says {record.size}; get the original file")
     if hashlib.sha256(content).hexdigest() != record.sha256:
-        raise Tampered(f"{name} is not the file that {EVIDENCE} names by its hash; get the original file")
+        raise Tampered(f"{name} is not the file that {by} names by its hash; get the original file")

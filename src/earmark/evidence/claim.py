@@ -8,23 +8,33 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 
 from earmark.errors import BadInput, Tampered
 from earmark.evidence.wire import Record, parse, read_regular, render, validated
 from earmark.files import canonical_json
 from earmark.keys import OwnerKey, verify_signature
 
-__all__ = ["CLAIM_LIMIT", "FORMAT", "Claim", "NullRecord", "Parameters", "check_text", "known_format", "rfc3339"]
+__all__ = [
+    "CLAIM_LIMIT",
+    "FORMATS",
+    "Claim",
+    "NullRecord",
+    "Parameters",
+    "check_text",
+    "facts_of",
+    "known_format",
+    "rfc3339",
+]
 
-FORMAT = 1
+FORMATS = WHOLE, SLICED = 1, 2
+"""The versions of a claim: 1 for a mark that opens as a whole, 2 for one that opens in slices, too."""
 CLAIM_LIMIT = 1 << 18
-SIGNED = b"earmark/claim/1\n"
-STAMPED = b"earmark/claim/1/timestamp\n"
 
 
 def _printable(text: str) -> str:
@@ -79,7 +89,7 @@ class Claim(Record):
     """One signed statement. A claim that came from a file has been checked against its signature.
 
     Attributes:
-        format: the version of the format.
+        format: the version of the format: 2 where there is a `slice_root`, else 1.
         owner: the name that the owner wants to be shown under; it proves nothing.
         public_key: the owner's Ed25519 public key.
         scheme: the scheme that the mark was embedded with.
@@ -91,12 +101,13 @@ class Claim(Record):
         evidence_digest: the digest of the evidence bundle.
         host_digest: `files.model_digest` of the model before marking; None where there was none.
         marked_digest: `files.model_digest` of the marked model, as released.
+        slice_root: the root over all trials, for a mark that opens in slices (`marks.Sliced`); None for all others.
         time: RFC 3339 in UTC, as the owner says; never trusted by itself.
         timestamp: an RFC 3161 time-stamp token in base64, or None (see `evidence.timestamp`).
         signature: Ed25519 over `signed_bytes()`.
     """
 
-    format: Literal[1]
+    format: Literal[1, 2]
     owner: Text
     public_key: Hex32
     scheme: Text
@@ -108,14 +119,22 @@ class Claim(Record):
     evidence_digest: Hex32
     host_digest: Hex32 | None
     marked_digest: Hex32
+    slice_root: Hex32 | None = None
     time: Time
     timestamp: Token | None
     signature: Hex64
 
+    @model_validator(mode="after")
+    def _of_its_format(self) -> Claim:
+        if (self.format == SLICED) != (self.slice_root is not None):
+            raise ValueError("a slice_root stands in claims of format 2 and in no others")
+        return self
+
     @classmethod
     def sign(cls, owner: OwnerKey, fields: dict[str, Any]) -> Claim:
         """The claim with these fields, `format`, `public_key` and `signature` filled in by the owner's key."""
-        fields = {**fields, "format": FORMAT, "public_key": owner.public.hex()}
+        version = WHOLE if fields.get("slice_root") is None else SLICED
+        fields = {**fields, "format": version, "public_key": owner.public.hex()}
         unsigned = validated(cls, {**fields, "signature": "0" * 128}, "claim")
         return validated(cls, {**fields, "signature": owner.sign(unsigned.signed_bytes()).hex()}, "claim")
 
@@ -131,7 +150,7 @@ class Claim(Record):
         body = outer.get("claim")
         if set(outer) != {"claim", "signature"} or not isinstance(body, dict) or "signature" in body:
             raise BadInput(f'{name}: expected an object with "claim" and "signature"; is it a claim file?')
-        known_format(body, name)
+        known_format(body, name, FORMATS)
         claim = validated(cls, {**body, "signature": outer["signature"]}, name)
         if claim.to_bytes() != raw or not claim.is_signed():
             raise Tampered(f"{name}: the signature does not fit the content; get the file as the owner signed it")
@@ -147,16 +166,18 @@ class Claim(Record):
         return render({"claim": self.body(), "signature": self.signature})
 
     def body(self) -> dict[str, Any]:
-        """Everything but the signature, as JSON."""
-        return self.model_dump(mode="json", exclude={"signature"})
+        """Everything but the signature, as JSON; of format 1 without the field that it does not have."""
+        left_out = {"signature", "slice_root"} if self.format == WHOLE else {"signature"}
+        return self.model_dump(mode="json", exclude=left_out)
 
     def signed_bytes(self) -> bytes:
         """What the owner signs: a domain tag and the canonical JSON of the body."""
-        return SIGNED + canonical_json(self.body())
+        return f"earmark/claim/{self.format}\n".encode() + canonical_json(self.body())
 
     def stamped_bytes(self) -> bytes:
         """What a time-stamp authority stamps: a domain tag and the canonical JSON of the body without the token."""
-        return STAMPED + canonical_json({**self.body(), "timestamp": None})
+        tag = f"earmark/claim/{self.format}/timestamp\n".encode()
+        return tag + canonical_json({**self.body(), "timestamp": None})
 
     def is_signed(self) -> bool:
         """Whether the signature is the one that the public key's owner made of this content."""
@@ -166,6 +187,11 @@ class Claim(Record):
     def claimed_time(self) -> datetime:
         """`time` as an aware datetime: what the owner says, no more."""
         return datetime.fromisoformat(self.time)
+
+
+def facts_of(parameters: Parameters) -> bytes:
+    """All but the words that explain the null: they may change from version to version, its numbers may not."""
+    return canonical_json(parameters.model_dump(mode="json", exclude={"null": {"words"}}))
 
 
 def check_text(what: str, text: str) -> str:
@@ -183,11 +209,12 @@ def check_text(what: str, text: str) -> str:
         raise BadInput(f"{what}: expected 1 to {TEXT_LIMIT} printable characters, got {text[:40]!a}") from error
 
 
-def known_format(fields: dict[str, Any], name: str) -> None:
+def known_format(fields: dict[str, Any], name: str, known: Sequence[int]) -> None:
     """Refuse a file of a format that this version of earmark does not know, before reading anything else of it."""
     came = fields.get("format")
-    if type(came) is not int or came != FORMAT:
-        raise BadInput(f"{name}: format {came!r:.20} is not known, this version reads {FORMAT}; update earmark")
+    if type(came) is not int or came not in known:
+        reads = " and ".join(map(str, known))
+        raise BadInput(f"{name}: format {came!r:.20} is not known, this version reads {reads}; update earmark")
 
 
 def rfc3339(moment: datetime) -> str:

@@ -19,6 +19,7 @@ from earmark.evidence.bundle import Bundle, salted_digest
 from earmark.evidence.claim import Claim, check_text, rfc3339
 from earmark.evidence.judge import minting_fault
 from earmark.evidence.kinds import kind_of, parameters_of
+from earmark.evidence.slices import root_of
 from earmark.files import model_digest, write_atomic
 from earmark.keys import MarkKey, OwnerKey
 from earmark.stats import GRINDING_BITS
@@ -131,17 +132,19 @@ def claim_of(
     marked_digest: str | None = None,
 ) -> Claim:
     """The signed claim that binds a bundle; arguments and errors as in `commit`."""
+    key = MarkKey(bundle.secret, owner.public)
     fields = {
         "owner": owner.fingerprint if owner_name is None else owner_name,
         "scheme": bundle.scheme,
         "mark": bundle.name,
         "kind": bundle.mark.kind,
         "parameters": parameters_of(bundle.mark, alpha).model_dump(mode="json"),
-        "mark_key_commitment": MarkKey(bundle.secret, owner.public).commitment(),
+        "mark_key_commitment": key.commitment(),
         "mark_digest": bundle.mark_digest,
         "evidence_digest": bundle.digest,
         "host_digest": None if host is None else host_digest or model_digest(host),
         "marked_digest": marked_digest or model_digest(marked),
+        "slice_root": root_of(bundle.mark, key),
         "time": rfc3339(datetime.now(UTC) if time is None else time),
         "timestamp": None,
     }

@@ -6,32 +6,39 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from earmark.core import Mark, Verdict
 from earmark.errors import BadInput, probability
 from earmark.evidence.bundle import Bundle
-from earmark.evidence.claim import Claim, Parameters, rfc3339
+from earmark.evidence.claim import Claim, facts_of, rfc3339
 from earmark.evidence.kinds import Suspect, kind_of, parameters_of
-from earmark.files import canonical_json, digest, model_digest
+from earmark.evidence.opening import slice_facts, slice_faults
+from earmark.evidence.slices import Draw, Evidence, Slice, read_evidence, root_of
+from earmark.files import digest, model_digest
 from earmark.keys import MarkKey
 from earmark.stats import GRINDING_BITS
 
-__all__ = ["asked", "judge", "minting_fault"]
+__all__ = ["OWNERS_WORD", "asked", "judge", "minting_fault"]
 
 CLOCK_ALLOWANCE = timedelta(days=1)
 EARLIER = "no later than the suspect"
+OWNERS_WORD = "the owner's word alone: no time-stamp token and no other source that the judge trusts dates the claim"
+TRUSTED = "a source that the judge trusts"
 
 
 def judge(
     claim: Claim | Path | str,
-    evidence: Bundle | Path | str,
+    evidence: Evidence | Path | str,
     suspect: Suspect,
     *,
     alpha: float = 1e-6,
     suspect_known_since: datetime | None = None,
     committed_before: datetime | None = None,
+    dated_by: str | None = None,
+    draw: Draw | None = None,
     owner_public: bytes | None = None,
     sequential: bool = False,
     released: nn.Module | None = None,
@@ -49,18 +56,26 @@ def judge(
     5. suspect: the test of this kind of mark, at the smaller of `alpha` and the claim's own alpha, with p multiplied by
        2^64 for the keys that the claimant may have tried.
 
+    Where a slice is opened and not the whole mark, step 2 asks whether each opened trial stands under the claim's root,
+    a step "slice" whether they are the trials that the claim and the nonce choose, and step 3 mints only them. The
+    suspect is asked what was opened, and p counts nothing else. Where the judge did not draw the nonce himself, p is
+    multiplied by n C(n, k), too, as though the claimant had chosen size and trials by hand.
+
     p is multiplied whatever the dates. Innocent models of one task agree on odd images, so keys can be tried before the
     commitment as well as after it, and no date tells how many were. `details["commitment"]` says whether the commitment
     is known to be no later than the suspect.
 
     Args:
         claim: the public claim, or its file.
-        evidence: the opened evidence, or its folder.
+        evidence: the opened evidence or a slice of it, or its folder.
         suspect: images in [0, 1] to scores or labels, or a module.
         alpha: the error probability that the judge allows.
         suspect_known_since: when the suspect first appeared.
         committed_before: a time by which the claim existed, from a source the judge trusts: a time-stamp token
-            (`evidence.timestamp.stamped_time`), a notary, a public log.
+            (`evidence.timestamp.stamped_time`), a notary, a public log. Without one `details["time"]` says that the
+            time rests on the owner's word.
+        dated_by: what that source is, in words.
+        draw: the nonce and the number of trials that the judge asked the owner to open.
         owner_public: the public key (32 bytes) of the owner whom the judge expects.
         sequential: ask the suspect one trial at a time and stop as soon as it is decided. The error probability is held
             to wherever it stops; p is that of an e-process and larger than the exact one of the same answers, so it
@@ -75,11 +90,11 @@ def judge(
     Raises:
         Tampered: a file is not as it was written; the message names it.
         BadInput: a file is not of the format, an argument is out of range (a time without its time zone, say), or
-            `released` is not the model that the claim commits to.
+            `released` is not the model that the claim commits to; or a draw where the whole mark was opened.
         OSError, MemoryError, torch.OutOfMemoryError: as the suspect raised them; a lost connection is no verdict.
     """
     claim = claim if isinstance(claim, Claim) else Claim.read(claim)
-    bundle = evidence if isinstance(evidence, Bundle) else Bundle.read(evidence)
+    opened = evidence if isinstance(evidence, Bundle | Slice) else read_evidence(evidence)
     if not callable(suspect):
         raise BadInput(
             f"expected a suspect to ask, a module or a function, got {type(suspect).__name__}; load the file"
@@ -87,26 +102,39 @@ def judge(
     probability("alpha", alpha)
     if owner_public is not None and len(owner_public) != 32:
         raise BadInput(f"owner_public: expected the 32 bytes of an Ed25519 public key, got {len(owner_public)}")
-    alpha, facts = min(alpha, claim.parameters.alpha), _facts(claim, committed_before, suspect_known_since)
-    for step, fault in _faults(claim, bundle, owner_public, committed_before):
+    if draw is not None and not isinstance(opened, Slice):
+        raise BadInput(
+            "a nonce chooses a slice, and the whole mark was opened; ask for a slice, or leave the nonce out"
+        )
+    alpha, facts = min(alpha, claim.parameters.alpha), _facts(claim, committed_before, dated_by, suspect_known_since)
+    if isinstance(opened, Slice):
+        facts |= slice_facts(opened, draw)
+    for step, fault in _faults(claim, opened, draw, owner_public, committed_before):
         if fault is not None:
             facts["step"] = step
-            return Verdict(False, 0, claim.parameters.n, bundle.mark.null, None, alpha, fault, facts)
+            return Verdict(False, 0, claim.parameters.n, opened.mark.null, None, alpha, fault, facts)
     if released is not None and (released_digest or model_digest(released)) != claim.marked_digest:
         raise BadInput("the model shown as released is not the one that the claim commits to; leave it out, or find it")
     beside = released if facts["commitment"] == EARLIER else None
-    if released is not None and kind_of(bundle.mark).compared is not None:
+    if released is not None and kind_of(opened.mark).compared is not None:
         facts["comparison"] = "none, for want of an earlier date" if beside is None else "with the released model"
-    verdict = asked(bundle.mark, suspect, alpha, beside, sequential)
+    verdict = asked(opened.mark, suspect, alpha, beside, sequential, facts["grinding_bits"])
     return replace(verdict, details={**verdict.details, **facts})
 
 
-def asked(mark: Mark, suspect: Suspect, alpha: float, released: nn.Module | None, sequential: bool = False) -> Verdict:
+def asked(
+    mark: Mark,
+    suspect: Suspect,
+    alpha: float,
+    released: nn.Module | None,
+    sequential: bool = False,
+    bits: int = GRINDING_BITS,
+) -> Verdict:
     """The verdict of the test that belongs to a mark, beside the claimant's release where one is given."""
     kind = kind_of(mark)
     if released is not None and kind.compared is not None:
-        return kind.compared(suspect, mark, alpha, GRINDING_BITS, released)
-    return (kind.sequential if sequential else kind.test)(suspect, mark, alpha, GRINDING_BITS)
+        return kind.compared(suspect, mark, alpha, bits, released)
+    return (kind.sequential if sequential else kind.test)(suspect, mark, alpha, bits)
 
 
 def minting_fault(mark: Mark, key: MarkKey) -> str | None:
@@ -121,13 +149,16 @@ def minting_fault(mark: Mark, key: MarkKey) -> str | None:
 
 
 def _faults(
-    claim: Claim, bundle: Bundle, owner_public: bytes | None, committed_before: datetime | None
+    claim: Claim, opened: Evidence, draw: Draw | None, owner_public: bytes | None, committed_before: datetime | None
 ) -> Iterator[tuple[str, str | None]]:
-    """The first four steps in order, each with what speaks against the claim; a later one runs only if wanted."""
+    """The steps before the last in order, each with what speaks against the claim; a later one runs only if wanted."""
     yield "signature", _signature(claim, owner_public)
-    key = MarkKey(bundle.secret, bytes.fromhex(claim.public_key))
-    yield "commitment", _commitment(claim, bundle, key)
-    yield "re-minting", minting_fault(bundle.mark, key)
+    if isinstance(opened, Slice):
+        yield from slice_faults(claim, opened, draw)
+    else:
+        key = MarkKey(opened.secret, bytes.fromhex(claim.public_key))
+        yield "commitment", _commitment(claim, opened, key)
+        yield "re-minting", minting_fault(opened.mark, key)
     yield "time", _time(claim, committed_before)
 
 
@@ -146,16 +177,19 @@ def _commitment(claim: Claim, bundle: Bundle, key: MarkKey) -> str | None:
         return "the opened mark is not the one that the claim commits to"
     if claim.evidence_digest != bundle.digest:
         return "the evidence is not the one that the claim commits to"
-    said = (claim.scheme, claim.mark, claim.kind, _facts_of(claim.parameters))
-    parameters = _facts_of(parameters_of(bundle.mark, claim.parameters.alpha))
+    said = (claim.scheme, claim.mark, claim.kind, facts_of(claim.parameters))
+    parameters = facts_of(parameters_of(bundle.mark, claim.parameters.alpha))
     if said != (bundle.scheme, bundle.name, bundle.mark.kind, parameters):
         return "the claim describes another mark than the evidence holds"
-    return None
+    return _root(claim, bundle, key)
 
 
-def _facts_of(parameters: Parameters) -> bytes:
-    """All but the words that explain the null: they may change from version to version, its numbers may not."""
-    return canonical_json(parameters.model_dump(mode="json", exclude={"null": {"words"}}))
+def _root(claim: Claim, bundle: Bundle, key: MarkKey) -> str | None:
+    try:
+        root = root_of(bundle.mark, key)
+    except BadInput as error:
+        return f"the opened key cannot mint this mark: {error}"
+    return None if claim.slice_root == root else "the claim's root is not the one over the trials of the opened mark"
 
 
 def _time(claim: Claim, committed_before: datetime | None) -> str | None:
@@ -167,7 +201,9 @@ def _time(claim: Claim, committed_before: datetime | None) -> str | None:
     return None
 
 
-def _facts(claim: Claim, committed_before: datetime | None, suspect_known_since: datetime | None) -> dict[str, object]:
+def _facts(
+    claim: Claim, committed_before: datetime | None, dated_by: str | None, suspect_known_since: datetime | None
+) -> dict[str, Any]:
     """What every verdict on this claim tells; its step is the last one unless an earlier one decides."""
     for moment in (committed_before, suspect_known_since):
         if moment is not None:
@@ -180,6 +216,7 @@ def _facts(claim: Claim, committed_before: datetime | None, suspect_known_since:
         "scheme": claim.scheme,
         "mark": claim.mark,
         "claimed_time": claim.time,
+        "time": OWNERS_WORD if committed_before is None else f"{dated_by or TRUSTED}, by {rfc3339(committed_before)}",
         "commitment": EARLIER if known else "later than the suspect, or not known to be earlier",
         "grinding_bits": GRINDING_BITS,
     }

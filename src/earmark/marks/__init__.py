@@ -9,6 +9,7 @@
 | `Unrelated` | images of another data set |
 | `Fused` | two training images of different classes in one |
 | `Penetrative` | training images under stamps that pass an autoencoder |
+| `Sliced` | those of another mint, each with a key of its own, so that some can be opened without the others |
 
 A label policy gives each trigger its label: `Uniform` (the default of most), `NotTrue` and `NotSources` draw it from
 the key and have an exact null; `Chain`, `OneClass` and `Listed` are what papers used and have none.
@@ -40,8 +41,10 @@ from earmark.marks.triggers.labels import (
     policy_from,
 )
 from earmark.marks.triggers.limits import MOST_TRIGGERS, require_mintable
+from earmark.marks.triggers.merkle import audit_paths, root_from
 from earmark.marks.triggers.noise import Noise
 from earmark.marks.triggers.penetrative import Penetrative
+from earmark.marks.triggers.sliced import Sliced, bound_root, leaf_of, rooted
 from earmark.marks.triggers.stamped import Stamped
 from earmark.marks.triggers.stamps import Penetration
 from earmark.marks.triggers.trials import log_shares, trial_answers
@@ -71,23 +74,30 @@ __all__ = [
     "Penetrative",
     "Projection",
     "ProjectionMint",
+    "Sliced",
     "Stamped",
     "TriggerMint",
     "TriggerSet",
     "Uniform",
     "Unrelated",
+    "audit_paths",
+    "bound_root",
     "from_settings",
+    "leaf_of",
     "log_shares",
     "mark_from_parts",
     "passport_mint",
     "policy_from",
     "projection_mint",
     "remint",
+    "root_from",
+    "rooted",
+    "slicing",
     "trial_answers",
 ]
 
 MINTS: Mapping[str, type[TriggerMint]] = {
-    mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated, Fused, Penetrative)
+    mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated, Fused, Penetrative, Sliced)
 }
 AnyMark: TypeAlias = TriggerSet | Passports | Projection
 """What a file of a mark may hold."""
@@ -119,7 +129,29 @@ def from_settings(settings: Mapping[str, Any]) -> TriggerMint:
             raise unknown_name(f"setting of {name} triggers", str(key), [*known, "mint", "format"])
     if "labels" in values:
         values["labels"] = policy_from(values["labels"])
+    if "of" in values:
+        values["of"] = _sliced(values["of"])
     return MINTS[name](**values)
+
+
+def _sliced(settings: Any) -> TriggerMint:
+    if not isinstance(settings, Mapping) or settings.get("mint") == Sliced.name:
+        raise BadInput(f"expected the settings of the mint that is sliced, got {settings!r:.80}")
+    return from_settings(settings)
+
+
+def slicing(mark: TriggerSet) -> Sliced | None:
+    """The mint of a mark that opens in slices; None for all others.
+
+    Raises:
+        BadInput: settings that no mint of this release has, or more triggers than a judge mints.
+    """
+    if mark.settings.get("mint") != Sliced.name:
+        return None
+    mint = from_settings(mark.settings)
+    require_mintable(mint.count, 0, mark.shape)
+    assert isinstance(mint, Sliced), "the name says so"
+    return mint
 
 
 def remint(key: MarkKey, mark: TriggerSet) -> TriggerSet:
