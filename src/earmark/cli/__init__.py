@@ -2,7 +2,7 @@
 
 | who | commands |
 |---|---|
-| owner | `key new`, `key show`, `train`, `mint`, `embed`, `commit` |
+| owner | `key new`, `key show`, `train`, `mint`, `embed`, `commit`, `open` |
 | anyone | `fidelity`, `report`, `demo`, `reproduce PAPER` |
 | thief, forger | `attack NAME` |
 | judge | `verify`, `judge` |
@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from earmark.cli import court, demo, evasion, key, measure, owner, reproduce, thief
+from earmark.cli import court, demo, evasion, key, measure, opening, owner, reproduce, thief
 from earmark.cli.group import Command, Commands, example
 
 __all__ = ["app"]
@@ -71,6 +71,13 @@ _add(
     owner.commit_to,
     "earmark commit --key owner.pem --mark mark.safetensors --host host.safetensors \\",
     "    --marked marked.safetensors --out commitment",
+)
+_add(
+    app,
+    "open",
+    opening.open_slice,
+    "earmark open --claim commitment/claim.json --evidence commitment/evidence \\",
+    "    --nonce 6f1c...e2 --count 60 --out slice",
 )
 _add(
     app,

@@ -13,7 +13,8 @@ from torch import nn
 from earmark.cli.networks import check_name, network
 from earmark.cli.secrets import task_of
 from earmark.errors import BadInput, Tampered
-from earmark.evidence import Bundle, Case, Claim
+from earmark.evidence import Case, Claim, Draw
+from earmark.evidence.slices import Evidence, read_evidence
 from earmark.files import weights_digest
 from earmark.models import Task
 
@@ -38,13 +39,22 @@ class Brought:
     claim_file: Path
     evidence_folder: Path
     claim: Claim | None = None
-    evidence: Bundle | None = None
+    evidence: Evidence | None = None
     task: Task | None = None
 
-    def case(self, name: str, committed_before: datetime | None, owner: bytes | None, shown: Exhibit) -> Case:
+    def case(
+        self,
+        name: str,
+        committed_before: datetime | None,
+        owner: bytes | None,
+        shown: Exhibit,
+        dated_by: str | None = None,
+        draw: Draw | None = None,
+    ) -> Case:
         """The claimant's case; files that could not be read go in as they are, for the judge to reject."""
         claim, evidence = self.claim or self.claim_file, self.evidence or self.evidence_folder
-        return Case(name, claim, evidence, committed_before, shown.model, owner, shown.digest, shown.fault)
+        released = (shown.model, owner, shown.digest, shown.fault)
+        return Case(name, claim, evidence, committed_before, *released, dated_by, draw)
 
 
 @final
@@ -105,8 +115,8 @@ def _read(claim_file: Path, folder: Path, faults: list[BadInput | Tampered]) -> 
     claim = None
     try:
         claim = Claim.read(claim_file)
-        bundle = Bundle.read(folder)
-        return Brought(claim_file, folder, claim, bundle, task_of(bundle.mark, folder))
+        opened = read_evidence(folder)
+        return Brought(claim_file, folder, claim, opened, task_of(opened.mark, folder))
     except (BadInput, Tampered) as error:
         faults.append(error)
         return Brought(claim_file, folder, claim)

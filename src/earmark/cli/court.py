@@ -11,15 +11,18 @@ import typer
 from earmark.cli import options
 from earmark.cli.claimants import Builder, brought, check_there, names_of
 from earmark.cli.group import BAD_INPUT
+from earmark.cli.hearings import heard, ruling_of
 from earmark.cli.networks import network
-from earmark.cli.output import show
+from earmark.cli.opening import draws_of
+from earmark.cli.output import new_file, show
 from earmark.cli.secrets import Minted
-from earmark.cli.timestamps import moment, times_of
+from earmark.cli.timestamps import dated_by, moment, times_of
 from earmark.core import Verdict
 from earmark.errors import BadInput
 from earmark.evidence import arbitrate
 from earmark.evidence.kinds import kind_of
 from earmark.marks import TriggerSet
+from earmark.reports import write_ruling
 
 __all__ = ["STATUS", "judge", "verify"]
 
@@ -104,10 +107,27 @@ def judge(
     owner_public: Annotated[
         str | None, typer.Option("--owner-public", metavar="HEX", help="The public key that the first claim must have.")
     ] = None,
+    nonce: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--nonce",
+            metavar="HEX",
+            help="What the judge drew for a slice, or - where the whole mark is opened; once per claim.",
+        ),
+    ] = None,
+    count: Annotated[
+        list[int] | None,
+        typer.Option("--count", metavar="K", help="How many trials he asked for with that nonce; once per claim."),
+    ] = None,
+    ruling: Annotated[
+        Path | None,
+        typer.Option("--ruling", metavar="FILE", help="Write the ruling as a page to read and to print, HTML."),
+    ] = None,
     alpha: options.Alpha = 1e-6,
     sequential: Sequential = False,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
+    force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Rule on a claim on a suspect, or between several.
@@ -117,24 +137,32 @@ def judge(
     --released-model and --committed-before go with them in their order, and --released lets the judge see whose mark
     was there first; a file that is not the committed model does not count, and the verdict says so. With --released,
     --committed-before and --known-since, passports are also found in a suspect whose channels were flipped, moved,
-    scaled, folded or padded: they are matched to those of the released model. A claimant whose
-    files are broken is rejected, and the others are ruled on. --sequential keeps the error probability and needs a mark
-    of more triggers. Ends with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive, 2 broken files.
+    scaled, folded or padded: they are matched to those of the released model. A claimant whose files are broken is
+    rejected, and the others are ruled on. --evidence may be a slice of it (`earmark open`): with the --nonce and
+    --count that the judge drew, p counts what was opened, and without them it is multiplied as though the claimant had
+    chosen the trials. --sequential keeps the error probability and needs a mark of more triggers. --ruling writes a
+    page for people, with the opened triggers in it. Ends with the status of the first claim: 0 accepted, 1 rejected,
+    3 inconclusive, 2 broken files.
     """
     of = {"evidence": evidence, "released": released, "released_model": released_model}
-    _same_number(claim, **of, committed_before=committed_before)
+    _same_number(claim, **of, committed_before=committed_before, nonce=nonce, count=count)
     shown = [None if name == "-" else Path(name) for name in released or ["-"] * len(claim)]
     check_there(*shown, *(path for path in (*claim, *evidence) if len(claim) > 1))
     found, builder = brought(claim, evidence), Builder(model, model_set)
     times = times_of([each.claim for each in found], committed_before, tsa_root)
     expected = [_public(owner_public), *(None for _ in claim[1:])]
     exhibits = [builder.exhibit(*it) for it in zip(found, shown, released_model or [model] * len(claim), strict=True)]
-    facts = zip(names_of(found), times, expected, exhibits, strict=True)
+    sources, draws = [dated_by(tsa_root)] * len(found), draws_of(len(found), nonce, count)
+    facts = zip(names_of(found), times, expected, exhibits, sources, draws, strict=True)
     cases = [each.case(*known) for each, known in zip(found, facts, strict=True)]
     since = None if known_since is None else moment(known_since)
-    suspected = builder.accused(suspect, found)
+    page = None if ruling is None else new_file(ruling, force)
+    accused = builder.accused(suspect, found)
+    suspected = accused if page is None else heard(accused, found)
     outcomes = arbitrate(cases, suspected, alpha=alpha, suspect_known_since=since, sequential=sequential)
     verdicts = {one.claimant: one.verdict if len(outcomes) > 1 else one.alone for one in outcomes}
+    if page is not None:
+        write_ruling(page, ruling_of(suspect, suspected, found, verdicts, known_since))
     _tell(as_json, suspect, verdicts)
     raise typer.Exit(_status(verdicts[cases[0].claimant]))
 
@@ -150,7 +178,8 @@ def _status(verdict: Verdict) -> int:
 
 
 def _words(verdict: Verdict) -> str:
-    return f"{verdict}, decided at the step {verdict.details['step']!r}"
+    told = f"{verdict}, decided at the step {verdict.details['step']!r}"
+    return f"{told}; its time rests on {verdict.details['time']}" if "time" in verdict.details else told
 
 
 def _times(count: int) -> str:

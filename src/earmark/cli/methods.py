@@ -14,7 +14,7 @@ from earmark.core import Mint
 from earmark.data import open_data
 from earmark.embed import METHODS, Backdoor, PassportLayers, Uchida, method
 from earmark.errors import BadInput, unknown_name
-from earmark.marks import MINTS, Passports, Projection, TriggerMint, TriggerSet
+from earmark.marks import MINTS, Passports, Projection, Sliced, TriggerMint, TriggerSet
 from earmark.training import Settings
 
 __all__ = ["IN_WEIGHTS", "NAMES", "beside", "embedder_of", "embedding", "minting"]
@@ -52,25 +52,29 @@ def beside(out: Path) -> Path:
 
 
 def minting(
-    kind: str, count: int | None, source: str | None, sets: list[str] | None
+    kind: str, count: int | None, source: str | None, sets: list[str] | None, sliced: bool = False
 ) -> Mint[TriggerSet] | Mint[Passports] | Mint[Projection]:
     """The mint that the options ask for."""
     if kind not in (*MINTS, *IN_WEIGHTS):
         raise unknown_name("kind of mark", kind, (*MINTS, *IN_WEIGHTS))
     if kind == "penetrative":
         raise BadInput("penetrative stamps need trained autoencoders; mint them in Python: earmark.penetrative")
+    if kind == Sliced.name:
+        raise BadInput("slices are of triggers of another kind; give that kind, and --sliced beside it")
     if source is not None and kind != "unrelated":
         raise BadInput(f"--source is for unrelated triggers alone, got --kind {kind}; leave one of the two out")
     if kind in IN_WEIGHTS:
         if count is not None:
             raise BadInput(f"--count is for triggers; {IN_WEIGHTS[kind]}")
+        if sliced:
+            raise BadInput(f"--sliced is for triggers, and {kind} open as a whole; leave it out")
         return passports.minting(sets) if kind == "passports" else projections.minting(sets)
     given: dict[str, Any] = {} if count is None else {"count": count}
     if source is not None:
         given["source"] = open_data(source).train
     form = Form.of(f"settings of {kind} triggers", MINTS[kind], without=("count", "source"))
     made: TriggerMint = form.fill(sets, lambda **values: MINTS[kind](**given, **values))
-    return made
+    return Sliced(of=made) if sliced else made
 
 
 def embedder_of(

@@ -41,6 +41,9 @@ ADVICE: Final = {
 EMBEDS: Final = {Backdoor: TriggerSet, PassportLayers: Passports, Uchida: Projection}
 """The marks that each kind of method embeds."""
 
+KINDS: Final = sorted({*MINTS, *IN_WEIGHTS} - {"penetrative", "sliced"})
+"""What the command line mints."""
+
 Augmented = Annotated[bool, typer.Option("--augment", help="Crop and flip training images at random.")]
 
 
@@ -85,7 +88,7 @@ def mint(
         typer.Option(
             "--kind",
             metavar="KIND",
-            help=f"{', '.join(sorted({*MINTS, *IN_WEIGHTS} - {'penetrative'}))}; penetrative in Python alone.",
+            help=f"{', '.join(KINDS)}; penetrative in Python alone.",
         ),
     ] = "noise",
     count: Annotated[
@@ -94,6 +97,9 @@ def mint(
     source: Annotated[
         str | None, typer.Option("--source", metavar="SOURCE", help="Other data, for unrelated triggers.")
     ] = None,
+    sliced: Annotated[
+        bool, typer.Option("--sliced", help="Triggers that can be opened to a judge a few at a time, with `open`.")
+    ] = False,
     host: Annotated[
         Path | None,
         typer.Option("--host", metavar="FILE", help="The weights of the model, for passports or a projection."),
@@ -117,7 +123,7 @@ def mint(
     if (host is not None or model_set) and kind not in IN_WEIGHTS:
         raise BadInput(f"--host and --model-set are for {' and '.join(IN_WEIGHTS)}, got --kind {kind}; leave them out")
     check_text("--name", name)
-    make = minting(kind, count, source, sets)
+    make = minting(kind, count, source, sets, sliced)
     images = open_data(data)
     subject = None
     if kind in IN_WEIGHTS:

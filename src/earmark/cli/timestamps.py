@@ -16,7 +16,7 @@ from earmark.errors import BadInput, Tampered
 from earmark.evidence import Claim, stamp_request, stamped_time
 from earmark.files import read_bytes
 
-__all__ = ["moment", "times_of", "token_from"]
+__all__ = ["dated_by", "moment", "times_of", "token_from"]
 
 CERTIFICATES_LIMIT: Final = 1 << 20
 TOKEN_LIMIT: Final = 1 << 17
@@ -66,6 +66,18 @@ def times_of(
         trusted = [certificate for path in roots for certificate in _certificates(path)]
         return [_stamped(claim, trusted, alone=len(claims) == 1) for claim in claims]
     return [moment(text) for text in told] if told else [None for _ in claims]
+
+
+def dated_by(roots: Sequence[Path] | None) -> str | None:
+    """What the times of `times_of` rest on, in words; None for the judge's own source.
+
+    Raises:
+        BadInput: a file without certificates.
+    """
+    if not roots:
+        return None
+    names = sorted({certificate.subject.rfc4514_string() for path in roots for certificate in _certificates(path)})
+    return f"a time-stamp token (RFC 3161) that leads to the root certificate {' or '.join(names)}"
 
 
 def _stamped(claim: Claim | None, trusted: Sequence[Certificate], alone: bool) -> datetime | None:

@@ -26,6 +26,7 @@ __all__ = ["OWNERS_WORD", "asked", "judge", "minting_fault"]
 CLOCK_ALLOWANCE = timedelta(days=1)
 EARLIER = "no later than the suspect"
 OWNERS_WORD = "the owner's word alone: no time-stamp token and no other source that the judge trusts dates the claim"
+UNDRAWN = "because the judge named no nonce that he drew: draw one, and have a slice opened by it"
 TRUSTED = "a source that the judge trusts"
 
 
@@ -119,7 +120,10 @@ def judge(
     if released is not None and kind_of(opened.mark).compared is not None:
         facts["comparison"] = "none, for want of an earlier date" if beside is None else "with the released model"
     verdict = asked(opened.mark, suspect, alpha, beside, sequential, facts["grinding_bits"])
-    return replace(verdict, details={**verdict.details, **facts})
+    reason = verdict.reason
+    if isinstance(opened, Slice) and draw is None and not verdict.accepted:
+        reason += f"; p counts the choice of the trials as the claimant's own, {UNDRAWN}"
+    return replace(verdict, reason=reason, details={**verdict.details, **facts})
 
 
 def asked(

@@ -1,6 +1,7 @@
 """Tables, figures and the report: what a reader sees. The only room that draws, and it loads matplotlib only then."""
 
 from earmark.reports import figures
+from earmark.reports.court import CaseFile, CourtRuling, render_ruling, shown_trials, write_ruling
 from earmark.reports.html import Picture, Report, render, write_report
 from earmark.reports.reading import record
 from earmark.reports.reproduction import Reproduction
@@ -9,6 +10,8 @@ from earmark.reports.summary import Summary, summarise
 from earmark.reports.tables import Table, fidelity_table, number, percent, spread, table
 
 __all__ = [
+    "CaseFile",
+    "CourtRuling",
     "Picture",
     "Report",
     "Reproduction",
@@ -21,9 +24,12 @@ __all__ = [
     "percent",
     "record",
     "render",
+    "render_ruling",
     "ruling_table",
+    "shown_trials",
     "spread",
     "summarise",
     "table",
     "write_report",
+    "write_ruling",
 ]
