@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from earmark.cli import app
 from earmark.evidence import Bundle, Slice
 from earmark.files import save_tensors, state_tensors
-from earmark.marks import TriggerSet
+from earmark.marks import Projection, TriggerSet
 from earmark.models import PlainCNN
 
 GOLDEN = Path(__file__).parent / "golden" / "v2" / "sliced"
@@ -128,8 +128,8 @@ def test_nonce_and_count_go_together_and_with_a_slice(suspect: tuple[str, ...]) 
 def test_bits_in_weights_get_a_page_without_pictures(tmp_path: Path) -> None:
     golden = GOLDEN.parent.parent / "v1" / "projection"
     mark = Bundle.read(golden / "evidence").mark
-    assert not isinstance(mark, TriggerSet)
-    save_tensors(tmp_path / "net.safetensors", state_tensors(PlainCNN(mark.shape, mark.classes)))  # type: ignore[union-attr]
+    assert isinstance(mark, Projection)
+    save_tensors(tmp_path / "net.safetensors", state_tensors(PlainCNN(mark.shape, mark.classes)))
     files = ("--claim", golden / "claim.json", "--evidence", golden / "evidence")
     found = run("judge", tmp_path / "net.safetensors", *files, "--ruling", tmp_path / "ruling.html")
     assert found.exit_code == 1, found.stderr

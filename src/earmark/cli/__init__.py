@@ -2,8 +2,8 @@
 
 | who | commands |
 |---|---|
-| owner | `key new`, `key show`, `train`, `mint`, `embed`, `commit`, `open` |
-| anyone | `fidelity`, `report`, `demo`, `reproduce PAPER` |
+| owner | `key new`, `key show`, `train`, `mint`, `embed`, `commit`, `attest`, `open` |
+| anyone | `fidelity`, `attested`, `report`, `demo`, `reproduce PAPER` |
 | thief, forger | `attack NAME` |
 | judge | `verify`, `judge` |
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from earmark.cli import court, demo, evasion, key, measure, opening, owner, reproduce, thief
+from earmark.cli import attestations, court, demo, evasion, key, measure, opening, owner, reproduce, thief
 from earmark.cli.group import Command, Commands, example
 
 __all__ = ["app"]
@@ -71,6 +71,18 @@ _add(
     owner.commit_to,
     "earmark commit --key owner.pem --mark mark.safetensors --host host.safetensors \\",
     "    --marked marked.safetensors --out commitment",
+)
+_add(
+    app,
+    "attest",
+    attestations.attest_to,
+    "earmark attest --key owner.pem --claim commitment/claim.json --released marked.safetensors --out release",
+)
+_add(
+    app,
+    "attested",
+    attestations.check_attested,
+    "earmark attested marked.safetensors --envelope release/claim.intoto.json --owner-public 03a1...31b8",
 )
 _add(
     app,

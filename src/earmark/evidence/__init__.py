@@ -8,10 +8,12 @@
 | `commit` | the owner: writes both |
 | `judge` | the judge: claim + evidence + suspect -> verdict |
 | `arbitrate` | the judge, where several owners claim one suspect |
+| `attest`, `attested` | the owner and anybody: the claim beside the released files, for supply-chain tools |
 | `stamped_time` | a trusted date, from an RFC 3161 token |
 """
 
 from earmark.evidence.arbitrate import Case, Outcome, arbitrate
+from earmark.evidence.attestation import attest, attested
 from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim, Parameters, check_text
 from earmark.evidence.commit import claim_of, commit
@@ -31,6 +33,8 @@ __all__ = [
     "Parameters",
     "Slice",
     "arbitrate",
+    "attest",
+    "attested",
     "check_text",
     "claim_of",
     "commit",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from earmark.errors import BadInput, Tampered
 
-__all__ = ["Record", "open_tensors", "parse", "read_regular", "render", "validated"]
+__all__ = ["Record", "open_tensors", "parse", "read_object", "read_regular", "render", "validated"]
 
 DEPTH_LIMIT = 32
 INTEGER_LIMIT = 1 << 63
@@ -49,17 +49,27 @@ def parse(raw: bytes, name: str, limit: int) -> dict[str, Any]:
         BadInput: larger than `limit`, no JSON object, duplicate keys, NaN, integers beyond 64 bits, deep nesting.
         Tampered: JSON in any other form, so that no byte can change without notice.
     """
+    value = read_object(raw, name, limit)
+    if render(value) != raw:
+        raise Tampered(f"{name} is not byte for byte as earmark wrote it; get the original file")
+    return value
+
+
+def read_object(raw: bytes, name: str, limit: int) -> dict[str, Any]:
+    """The JSON object in `raw`, in whatever form.
+
+    Raises:
+        BadInput: as `parse`.
+    """
     if len(raw) > limit:
         raise BadInput(f"{name} is larger than {limit} bytes, which no file of its kind is")
     try:
-        value = json.loads(raw.decode("ascii"), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
+        value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite)
         _bounded(value, DEPTH_LIMIT)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{name} is not the JSON of an earmark file: {_short(error)}") from None
     if not isinstance(value, dict):
         raise BadInput(f"{name}: expected a JSON object, got {type(value).__name__}")
-    if render(value) != raw:
-        raise Tampered(f"{name} is not byte for byte as earmark wrote it; get the original file")
     return value
 
 

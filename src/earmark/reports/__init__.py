@@ -4,6 +4,7 @@ from earmark.reports import figures
 from earmark.reports.court import CaseFile, CourtRuling, render_ruling, shown_trials, write_ruling
 from earmark.reports.html import Picture, Report, render, write_report
 from earmark.reports.reading import record
+from earmark.reports.release import bill_of_materials, card_section
 from earmark.reports.reproduction import Reproduction
 from earmark.reports.rulings import Ruling, ruling_table
 from earmark.reports.summary import Summary, summarise
@@ -18,6 +19,8 @@ __all__ = [
     "Ruling",
     "Summary",
     "Table",
+    "bill_of_materials",
+    "card_section",
     "fidelity_table",
     "figures",
     "number",
