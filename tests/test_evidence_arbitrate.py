@@ -170,6 +170,40 @@ def test_a_ruling_says_against_whom_and_why() -> None:
     assert ada.verdict.log10_p == ada.alone.log10_p
 
 
+def test_a_ruling_tells_every_fact_that_was_weighed_and_which_decided() -> None:
+    hidden = case("Eve", EVE, EVES, BOTH, LATE, shown=False)
+    shown = case("Eve", EVE, EVES, BOTH, LATE)
+    ada = case("Ada", ADA, ADAS, HERS, SOON)
+    for rival, decided, in_theirs in (
+        (shown, "which mark is in which model", "found"),
+        (hidden, "time", "cannot be told: no model that answers was shown"),
+        (replace(hidden, committed_before=None), "nothing: the facts leave it open", "cannot be told: no model"),
+    ):
+        first, second = (one.verdict.details["weighed"] for one in arbitrate([ada, rival], BOTH))
+        facts, theirs = first["Eve"], second["Ada"]
+        assert facts["decided_by"] == theirs["decided_by"] == decided
+        assert facts["own_mark_in_the_others_model"].startswith(in_theirs)
+        assert facts["the_others_mark_in_own_model"] == theirs["own_mark_in_the_others_model"] == "not found"
+        assert facts["own_time"] == "a source that the judge trusts, by 2024-01-01T00:00:00Z"
+        assert facts["the_others_time"] == theirs["own_time"]
+        assert theirs["own_time"].startswith("the owner's word") == (rival.committed_before is None)
+
+
+def test_a_ruling_says_at_which_step_a_rival_fell() -> None:
+    bob = case("Bob", BOB, BOBS, Memory(BOBS), None)
+    assert isinstance(bob.evidence, Bundle)
+    forged = Bundle.seal(EVES, BOB.mark_key("m"), name="m", scheme="x")
+    claim = claim_of(BOB, forged, host=None, marked=BOTH, time=SOON)
+    for rival, step in ((bob, "suspect"), (replace(bob, claim=claim, evidence=forged), "re-minting")):
+        ada, fell = arbitrate([case("Ada", ADA, ADAS, HERS, SOON), rival], BOTH)
+        assert (ada.verdict.accepted, fell.verdict.accepted) == (True, False)
+        assert ada.verdict.details["against"] == {
+            "Bob": f"the claim of Bob is rejected by itself, at the step {step!r}"
+        }
+        assert ada.verdict.details["weighed"] == {}
+        assert fell.verdict.details["step"] == step
+
+
 def test_a_broken_file_is_named_and_costs_only_its_claimant(tmp_path: Path) -> None:
     paths = commit(EVE, EVES, name="m", host=None, marked=BOTH, scheme="x", out=tmp_path / "c", time=SOON, check=False)
     ada, eve = case("Ada", ADA, ADAS, HERS, LATE), Case("Eve", *paths, SOON, BOTH)
@@ -181,6 +215,8 @@ def test_a_broken_file_is_named_and_costs_only_its_claimant(tmp_path: Path) -> N
         assert first.verdict.details["step"] == "files"
         assert ".json" in first.verdict.reason
         assert json.loads(first.verdict.to_json())["n"] == 0
+        fell = "the claim of Eve is rejected by itself, at the step 'files'"
+        assert second.verdict.details["against"] == {"Eve": fell}
 
 
 def test_arguments_of_the_judge_are_still_refused() -> None:

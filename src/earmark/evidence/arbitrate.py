@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -19,6 +20,9 @@ from earmark.evidence.slices import Draw, Evidence, Slice, read_evidence
 from earmark.files import model_digest
 
 __all__ = ["Case", "Outcome", "arbitrate"]
+
+OVERWRITING, TIME, NOTHING = "which mark is in which model", "time", "nothing: the facts leave it open"
+FOUND = {True: "found", False: "not found", None: "cannot be told: no model that answers was shown"}
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,10 @@ def arbitrate(
     names the file, and the others are ruled on without him. A released model that is not the one that the claim commits
     to does not count; the verdict's reason and `details["released"]` say so.
 
+    What decided is told: `details["against"]` has a sentence for each other claimant, also for one whose claim fell by
+    itself, and `details["weighed"]` says for each rival whether either mark is in the other's model, what both times
+    rest on, that both marks were minted again, and which of these facts decided.
+
     Args:
         cases: at least one, under different names.
         suspect: as in `judge`.
@@ -115,8 +123,7 @@ def arbitrate(
         raise BadInput("expected at least one case and a name of its own for each claimant")
     probability("alpha", alpha)
     heard = [_heard(case, suspect, alpha, suspect_known_since, sequential) for case in cases]
-    parties = [party for party in heard if isinstance(party, _Party)]
-    return [each if isinstance(each, Outcome) else _decided(each, parties) for each in heard]
+    return [each if isinstance(each, Outcome) else _decided(each, heard) for each in heard]
 
 
 def _heard(
@@ -169,35 +176,75 @@ def _told(verdict: Verdict, case: Case, released: nn.Module | None) -> Verdict:
     return replace(verdict, reason=reason, details={**verdict.details, "released": word})
 
 
-def _decided(party: _Party, parties: Sequence[_Party]) -> Outcome:
-    return Outcome(party.claimant, _rule(party, parties) if party.alone.accepted else party.alone, party.alone)
+def _decided(party: _Party, heard: Sequence[_Party | Outcome]) -> Outcome:
+    return Outcome(party.claimant, _rule(party, heard) if party.alone.accepted else party.alone, party.alone)
 
 
-def _rule(party: _Party, parties: Sequence[_Party]) -> Verdict:
-    rivals = [p for p in parties if p.alone.accepted and p.claim.public_key != party.claim.public_key]
+@dataclass(frozen=True)
+class _Weighed:
+    """What decides between two parties: who was first (None: cannot be told), by which fact, why, and all the facts."""
+
+    first: bool | None
+    by: str
+    why: str
+    facts: Mapping[str, Any]
+
+
+def _rule(party: _Party, heard: Sequence[_Party | Outcome]) -> Verdict:
+    own = party.claim.public_key
+    others = [each for each in heard if isinstance(each, Outcome) or each.claim.public_key != own]
+    rivals = [each for each in others if isinstance(each, _Party) and each.alone.accepted]
     found = {rival.claimant: _earlier(party, rival) for rival in rivals}
-    details = {**party.alone.details, "step": "arbitration", "against": {name: why for name, (_, why) in found.items()}}
-    outcomes = [first for first, _ in found.values()]
+    fallen = {each.claimant: _fell(each) for each in others if not each.alone.accepted}
+    outcomes = [weighed.first for weighed in found.values()]
     accepted = False if False in outcomes else None if None in outcomes else True
-    deciding = [f"against {name}: {why}" for name, (first, why) in found.items() if first is accepted]
+    deciding = [f"against {name}: {one.why}" for name, one in found.items() if one.first is accepted]
+    details = {
+        **party.alone.details,
+        "step": "arbitration",
+        "against": {name: one.why for name, one in found.items()} | fallen,
+        "weighed": {name: {**one.facts, "decided_by": one.by} for name, one in found.items()},
+    }
     return replace(party.alone, accepted=accepted, reason="; ".join([party.alone.reason, *deciding]), details=details)
 
 
-def _earlier(a: _Party, b: _Party) -> tuple[bool | None, str]:
-    """Whether `a` was before `b` (None: cannot be told), and why."""
+def _fell(rival: _Party | Outcome) -> str:
+    """Why a claim that is not accepted by itself does not compete."""
+    return f"the claim of {rival.claimant} is {rival.alone.word} by itself, at the step {rival.alone.details['step']!r}"
+
+
+def _earlier(a: _Party, b: _Party) -> _Weighed:
+    """Whether `a` was before `b`, and why."""
     a_in_b, b_in_a = _carried(a, b), _carried(b, a)
+    facts = {
+        "minted_again": "both marks, each from its opened key",
+        "own_mark_in_the_others_model": FOUND[a_in_b],
+        "the_others_mark_in_own_model": FOUND[b_in_a],
+        "own_time": a.alone.details["time"],
+        "the_others_time": b.alone.details["time"],
+    }
+    return _Weighed(*_first(a, b, a_in_b, b_in_a), facts)
+
+
+def _first(a: _Party, b: _Party, a_in_b: bool | None, b_in_a: bool | None) -> tuple[bool | None, str, str]:
+    """Whether `a` was before `b`, which fact decides it, and why."""
     if a_in_b and b_in_a is False:
-        return True, f"the model that {b.claimant} committed to already carries {a.claimant}'s mark, not the reverse"
+        why = f"the model that {b.claimant} committed to already carries {a.claimant}'s mark, not the reverse"
+        return True, OVERWRITING, why
     if b_in_a and a_in_b is False:
-        return False, f"the model that {a.claimant} committed to already carries {b.claimant}'s mark, not the reverse"
+        why = f"the model that {a.claimant} committed to already carries {b.claimant}'s mark, not the reverse"
+        return False, OVERWRITING, why
     if a_in_b is False and b_in_a is False:
-        return None, "neither committed model carries the other's mark, so nothing tells which was in the suspect first"
+        why = "neither committed model carries the other's mark, so nothing tells which was in the suspect first"
+        return None, NOTHING, why
     if a.committed_before is None or b.committed_before is None or a.committed_before == b.committed_before:
-        return None, "both marks are in the suspect, and no trusted time says which commitment is the earlier"
+        why = "both marks are in the suspect, and no trusted time says which commitment is the earlier"
+        return None, NOTHING, why
     first, in_first, in_second = (a, b_in_a, a_in_b) if a.committed_before < b.committed_before else (b, a_in_b, b_in_a)
     if in_first is None and in_second is False:
-        return None, f"{first.claimant} has the earlier commitment but does not show the model that it commits to"
-    return first is a, f"{first.claimant} has the earlier trusted commitment"
+        why = f"{first.claimant} has the earlier commitment but does not show the model that it commits to"
+        return None, NOTHING, why
+    return first is a, TIME, f"{first.claimant} has the earlier trusted commitment"
 
 
 def _carried(owner: _Party, other: _Party) -> bool | None:

@@ -195,6 +195,14 @@ def chance_in_words(log10_p: float) -> str:
 def _between(told: Mapping[str, Any]) -> Iterator[str]:
     for rival, why in told.get("against", {}).items():
         yield f"Against “{rival}”: {why}."
+        facts = told.get("weighed", {}).get(rival)
+        if facts is not None:
+            yield (
+                f"Weighed against “{rival}”: {facts['minted_again']}. This claimant's mark in the other's model: "
+                f"{facts['own_mark_in_the_others_model']}; the other's mark in this claimant's model: "
+                f"{facts['the_others_mark_in_own_model']}. This claimant's time rests on {facts['own_time']}; the "
+                f"other's on {facts['the_others_time']}. Decided by {facts['decided_by']}."
+            )
 
 
 def _doubts(verdict: Verdict, heard: bool) -> Iterator[str]:
