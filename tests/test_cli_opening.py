@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from earmark.cli import app
-from earmark.evidence import Bundle, Slice
+from earmark.evidence import Bundle, Claim, Slice
 from earmark.files import save_tensors, state_tensors
 from earmark.marks import Projection, TriggerSet
 from earmark.models import PlainCNN
@@ -92,7 +92,8 @@ def test_what_cannot_be_opened_is_said(change: dict[str, str], says: str, tmp_pa
 
 def test_a_judge_rules_on_a_slice_and_prints_the_ruling(suspect: tuple[str, ...], tmp_path: Path) -> None:
     page = tmp_path / "ruling.html"
-    found = run("judge", *suspect, *OPENED, *DRAWN, "--ruling", page, "--json")
+    public = Claim.read(GOLDEN / "claim.json").public_key
+    found = run("judge", *suspect, *OPENED, *DRAWN, "--owner-public", public, "--ruling", page, "--json")
     assert found.exit_code == 0, found.stderr
     told = json.loads(found.stdout)
     assert (told["statistic"], told["n"]) == (40, 40)

@@ -431,7 +431,7 @@ PLACES: list[tuple[Any, ...]] = [
 ]
 
 
-@settings(max_examples=400, derandomize=True, database=None, deadline=None)
+@settings(max_examples=200, derandomize=True, database=None, deadline=None)
 @given(place=st.sampled_from(PLACES), odd=ODD, drawn=st.booleans())
 def test_any_value_in_any_place_of_a_slice_is_refused_or_rejected(
     place: tuple[Any, ...], odd: Any, drawn: bool
@@ -450,7 +450,7 @@ def test_any_value_in_any_place_of_a_slice_is_refused_or_rejected(
     assert not verdict.accepted or same or place == ("files",)
 
 
-@settings(max_examples=400, derandomize=True, database=None, deadline=None)
+@settings(max_examples=200, derandomize=True, database=None, deadline=None)
 @given(st.binary(max_size=300), st.integers(0, len(FILES[0])), st.integers(0, 20), st.integers(0, 1))
 def test_any_bytes_in_a_file_of_a_slice_are_refused(odd: bytes, at: int, cut: int, which: int) -> None:
     files = [*FILES]
@@ -458,3 +458,32 @@ def test_any_bytes_in_a_file_of_a_slice_are_refused(odd: bytes, at: int, cut: in
     if files != [*FILES]:
         with pytest.raises(EarmarkError):
             Slice.from_parts(files[0], files[1])
+
+
+@settings(max_examples=200, derandomize=True, database=None, deadline=None)
+@given(st.sampled_from([*CLAIM.body(), "signature"]), ODD, st.booleans())
+def test_any_value_in_any_place_of_a_claim_of_format_2_is_refused_or_rejected(name: str, odd: Any, kept: bool) -> None:
+    body = {**CLAIM.body(), name: odd}
+    signature = body.pop("signature", CLAIM.signature)
+    if not kept:
+        body.pop(name, None)
+    try:
+        raw = render({"claim": body, "signature": signature})
+    except ValueError:  # no JSON file holds such a value
+        return
+    try:
+        claim = Claim.from_bytes(raw)
+    except EarmarkError:
+        return
+    assert claim == CLAIM
+
+
+@settings(max_examples=200, derandomize=True, database=None, deadline=None)
+@given(st.sampled_from([*CLAIM.body()]), ODD)
+def test_a_thiefs_own_claim_to_a_slice_is_refused_or_rejected(name: str, odd: Any) -> None:
+    try:
+        claim = Claim.sign(THIEF, {**CLAIM.body(), name: odd})
+        verdict = judge(claim, CUT, Memory(MARK), draw=DRAW)
+    except EarmarkError:
+        return
+    assert not verdict.accepted
