@@ -144,6 +144,10 @@ def test_between_two_claims_the_page_says_which_facts_decided() -> None:
     assert "6 What decided between the claims Against “Eve”: Ada has the earlier trusted commitment" in seen
     assert "Against “Ada”: Ada has the earlier trusted commitment" in seen
     assert seen.count("The model as released not shown") == 2
+    assert "This mark in the other's model cannot be told: no model that answers was shown" in seen
+    assert "The other's time rests on a source that the judge trusts, by 2024-05-01T12:00:00Z" in seen
+    assert seen.count("Decided by time") == 2
+    assert seen.count("The mark is in the suspect all the same.") == 1
 
 
 def test_bits_in_weights_are_called_what_they_are() -> None:

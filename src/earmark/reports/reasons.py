@@ -30,6 +30,15 @@ STEPS: Final = {
     "suspect": "the answers of the suspect",
     "arbitration": "the comparison with the other claims",
 }
+WEIGHED: Final = {
+    "minted_again": "Minted again",
+    "own_mark_in_the_others_model": "This mark in the other's model",
+    "the_others_mark_in_own_model": "The other's mark in this model",
+    "own_time": "This claim's time rests on",
+    "the_others_time": "The other's time rests on",
+    "decided_by": "Decided by",
+}
+"""The facts between two claims, as the page calls them."""
 Rows = tuple[tuple[str, str], ...]
 
 
@@ -45,7 +54,7 @@ class Reasons:
         asked: what the suspect was asked.
         returned: what came back.
         chance: how likely an innocent model would have done this.
-        between: which facts decided between several claims.
+        between: for each other claimant a sentence that says what decided, and the facts that were weighed.
         doubts: what could still be wrong.
         check: what it takes to check the ruling.
     """
@@ -57,7 +66,7 @@ class Reasons:
     asked: tuple[str, ...]
     returned: tuple[str, ...]
     chance: tuple[str, ...]
-    between: tuple[str, ...]
+    between: tuple[tuple[str, Rows], ...]
     doubts: tuple[str, ...]
     check: Rows
 
@@ -192,17 +201,13 @@ def chance_in_words(log10_p: float) -> str:
     )
 
 
-def _between(told: Mapping[str, Any]) -> Iterator[str]:
+def _between(told: Mapping[str, Any]) -> Iterator[tuple[str, Rows]]:
     for rival, why in told.get("against", {}).items():
-        yield f"Against “{rival}”: {why}."
-        facts = told.get("weighed", {}).get(rival)
-        if facts is not None:
-            yield (
-                f"Weighed against “{rival}”: {facts['minted_again']}. This claimant's mark in the other's model: "
-                f"{facts['own_mark_in_the_others_model']}; the other's mark in this claimant's model: "
-                f"{facts['the_others_mark_in_own_model']}. This claimant's time rests on {facts['own_time']}; the "
-                f"other's on {facts['the_others_time']}. Decided by {facts['decided_by']}."
-            )
+        facts = told.get("weighed", {}).get(rival, {})
+        yield (
+            f"Against “{rival}”: {why}.",
+            tuple((WEIGHED[name], str(facts[name])) for name in WEIGHED if name in facts),
+        )
 
 
 def _doubts(verdict: Verdict, heard: bool) -> Iterator[str]:
@@ -213,7 +218,9 @@ def _doubts(verdict: Verdict, heard: bool) -> Iterator[str]:
             "claim, the question can be asked again."
         )
         return
-    if verdict.accepted is False:
+    if verdict.accepted is False and told["step"] == "arbitration":
+        yield "The mark is in the suspect all the same. It lost to a claim that was there before it, not to chance."
+    elif verdict.accepted is False:
         yield "A rejection does not show that the suspect was made independently. A mark can be removed by retraining."
     yield (
         "The key or the opened images may have been known to others. Whoever knew them could have taught them to a "
