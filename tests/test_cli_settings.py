@@ -31,10 +31,12 @@ from earmark.cli.settings import Form, pairs
 from earmark.data import digits
 from earmark.embed import METHODS
 from earmark.errors import BadInput
-from earmark.marks import MINTS, Abstract, Noise, NotTrue, OneClass, Penetrative
+from earmark.marks import MINTS, Abstract, Noise, NotTrue, OneClass, Penetrative, Sliced
 from earmark.training import Settings
 
-PLAIN = {**ATTACKS, **FORGERIES, "training": Settings, **{f"mint {name}": mint for name, mint in MINTS.items()}}
+KINDS = {f"mint {name}": mint for name, mint in MINTS.items() if mint is not Sliced}
+"""Slices are of another kind: on the command line they are a flag beside it."""
+PLAIN = {**ATTACKS, **FORGERIES, "training": Settings, **KINDS}
 
 
 NEEDY = (Grind, Knockoff, Overwrite, Stack, Transfer)
