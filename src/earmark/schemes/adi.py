@@ -16,8 +16,7 @@ __all__ = ["adi"]
 def adi(mint: TriggerMint | None = None, embed: Backdoor | None = None, alpha: float = 1e-6) -> Scheme[TriggerSet]:
     """The scheme with any trigger set; by default 100 abstract images whose labels the key draws, taught to the host.
 
-    Null: exact. The paper draws its labels at random, too, and lets its test rest on it (Section 4.2); its pictures were
-    collected, these are painted from the key.
+    Null: exact. The paper draws labels at random, too; its pictures were collected, these are painted from the key.
 
     Args:
         mint: what the trigger set is made of; `Abstract()` where none is given.

@@ -1,4 +1,4 @@
-"""Entangled watermarks (Jia et al. 2021) as one expression: patched images, drawn near to the class they are taught as."""
+"""Entangled watermarks (Jia et al. 2021) as one expression: patches, drawn near to what they are taught as."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["entangled"]
 def entangled(
     mint: TriggerMint | None = None, embed: Backdoor | None = None, alpha: float = 1e-6
 ) -> Scheme[TriggerSet]:
-    """The scheme with any triggers and any embedding; by default 30 keyed patches, entangled in the penultimate feature.
+    """The scheme with any triggers and any embedding; by default 30 patches, entangled in the penultimate feature.
 
     Null: exact with the default labels, one to a patch, which the key draws. The paper's own are one patch, one class
     that is patched and one that is taught, `Patched(group=1, carrier_class=4, labels=OneClass(6))`: then there is none,

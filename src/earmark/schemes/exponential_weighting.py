@@ -16,7 +16,7 @@ __all__ = ["exponential_weighting"]
 def exponential_weighting(
     mint: TriggerMint | None = None, embed: Backdoor | None = None, alpha: float = 1e-6
 ) -> Scheme[TriggerSet]:
-    """The scheme with any key samples and any embedding; by default 100 training images with labels that they do not show.
+    """The scheme with any key samples and any embedding; by default 100 training images under other labels.
 
     Null: exact. The key draws each label from the classes that the image does not show, and a suspect is read among
     these.

@@ -15,7 +15,7 @@ __all__ = ["frontier_stitching"]
 def frontier_stitching(
     mint: Frontier | None = None, embed: Backdoor | None = None, alpha: float = 1e-6
 ) -> Scheme[TriggerSet]:
-    """The scheme with adversaries of any step; by default 50 true and 50 false ones at 0.1, learnt by all layers (FTAL).
+    """The scheme with adversaries of any step; by default 50 true and 50 false ones at 0.1, and FTAL.
 
     Null: none. Labels are the classes that the images show, and how often adversaries of one model deceive another is
     not known; the paper takes 1/2. V rejects or is inconclusive, unless a judge calibrates a null on innocent models
