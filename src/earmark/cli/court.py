@@ -11,7 +11,7 @@ import typer
 from earmark.cli import options
 from earmark.cli.claimants import Builder, brought, check_there, names_of
 from earmark.cli.group import BAD_INPUT
-from earmark.cli.networks import network
+from earmark.cli.networks import fitting, network
 from earmark.cli.output import show
 from earmark.cli.secrets import Minted
 from earmark.cli.timestamps import moment, times_of
@@ -38,6 +38,14 @@ Times = Annotated[
 Sequential = Annotated[
     bool, typer.Option("--sequential", help="Ask one trigger at a time and stop as soon as it is decided.")
 ]
+Innocents = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--innocent",
+        metavar="FILE",
+        help="The weights of a model that has nothing to do with the owner, to calibrate a null on; may be repeated.",
+    ),
+]
 
 
 def verify(
@@ -45,6 +53,7 @@ def verify(
     mark: options.MarkFile,
     alpha: options.Alpha = 1e-6,
     sequential: Sequential = False,
+    innocent: Innocents = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     as_json: options.Json = False,
@@ -53,7 +62,8 @@ def verify(
 
     Triggers are asked; passports and projections are read from the suspect's weights. Nothing has to be opened to a
     judge for it. Ends with status 0 if the mark is found, 1 if it is not, 3 if the mark's null allows no answer. It
-    does not ask whether the mark was minted or committed to; `earmark judge` does.
+    does not ask whether the mark was minted or committed to; `earmark judge` does. --innocent gives marks without a
+    null one that is calibrated, at an --alpha above 1.1 / (M + 1) for M models.
     """
     minted = Minted.open(mark)
     if sequential and not isinstance(minted.mark, TriggerSet):
@@ -61,8 +71,13 @@ def verify(
             f"--sequential asks triggers one by one, and bits of {minted.mark.kind} are read at once; leave it out"
         )
     kind = kind_of(minted.mark)
-    test = kind.sequential if sequential else kind.test
-    verdict = test(network(model, suspect, model_set, minted.task(mark)), minted.mark, alpha, 0)
+    test, task = kind.sequential if sequential else kind.test, minted.task(mark)
+    accused = network(model, suspect, model_set, task)
+    if innocent and kind.calibrated is not None and minted.mark.null.basis == "none":
+        others = [fitting(network(model, path, model_set, task), task, str(path)) for path in innocent]
+        verdict = kind.calibrated(accused, minted.mark, alpha, 0, others)
+    else:
+        verdict = test(accused, minted.mark, alpha, 0)
     show(as_json, {"suspect": suspect.name, "claimant": minted.name, **verdict.to_dict()}, str(verdict))
     raise typer.Exit(STATUS[verdict.accepted])
 
@@ -106,6 +121,7 @@ def judge(
     ] = None,
     alpha: options.Alpha = 1e-6,
     sequential: Sequential = False,
+    innocent: Innocents = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     as_json: options.Json = False,
@@ -119,12 +135,14 @@ def judge(
     --committed-before and --known-since, passports are also found in a suspect whose channels were flipped, moved,
     scaled, folded or padded: they are matched to those of the released model. A claimant whose
     files are broken is rejected, and the others are ruled on. --sequential keeps the error probability and needs a mark
-    of more triggers. Ends with the status of the first claim: 0 accepted, 1 rejected, 3 inconclusive, 2 broken files.
+    of more triggers. --innocent, with both times, gives marks without a null one that is calibrated, for an --alpha
+    (and the claim's own) above 1.1 / (M + 1) for M models. Ends with the status of the first claim: 0 accepted, 1
+    rejected, 3 inconclusive, 2 broken files.
     """
     of = {"evidence": evidence, "released": released, "released_model": released_model}
     _same_number(claim, **of, committed_before=committed_before)
     shown = [None if name == "-" else Path(name) for name in released or ["-"] * len(claim)]
-    check_there(*shown, *(path for path in (*claim, *evidence) if len(claim) > 1))
+    check_there(*shown, *(innocent or ()), *(path for path in (*claim, *evidence) if len(claim) > 1))
     found, builder = brought(claim, evidence), Builder(model, model_set)
     times = times_of([each.claim for each in found], committed_before, tsa_root)
     expected = [_public(owner_public), *(None for _ in claim[1:])]
@@ -133,7 +151,10 @@ def judge(
     cases = [each.case(*known) for each, known in zip(found, facts, strict=True)]
     since = None if known_since is None else moment(known_since)
     suspected = builder.accused(suspect, found)
-    outcomes = arbitrate(cases, suspected, alpha=alpha, suspect_known_since=since, sequential=sequential)
+    others = [builder.accused(path, found) for path in innocent or ()]
+    outcomes = arbitrate(
+        cases, suspected, alpha=alpha, suspect_known_since=since, sequential=sequential, innocents=others
+    )
     verdicts = {one.claimant: one.verdict if len(outcomes) > 1 else one.alone for one in outcomes}
     _tell(as_json, suspect, verdicts)
     raise typer.Exit(_status(verdicts[cases[0].claimant]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,7 @@ def judge(
     sequential: bool = False,
     released: nn.Module | None = None,
     released_digest: str | None = None,
+    innocents: Sequence[Suspect] = (),
 ) -> Verdict:
     """Rule on one claim against one suspect.
 
@@ -71,6 +72,11 @@ def judge(
             that his release, and be "found" in the original. `details["comparison"]` says whether that was done.
         released_digest: `files.weights_digest` of the file that `released` was filled from, which may hold the weights
             in another precision than the network runs in; `files.model_digest` of `released` unless given.
+        innocents: models of the mark's task that the judge has from elsewhere or had trained. Where a mark's null has
+            no basis, one is calibrated on them (`earmark.verify.CalibratedTriggerTest`), but only where the commitment
+            is known to be no later than the suspect: whoever knows the suspect can choose carriers that it answers as
+            he likes and other models do not. `details["calibration"]` says whether that was done. No alpha of
+            1.1 / (M + 1) or less can be held to with M of them.
 
     Raises:
         Tampered: a file is not as it was written; the message names it.
@@ -97,13 +103,25 @@ def judge(
     beside = released if facts["commitment"] == EARLIER else None
     if released is not None and kind_of(bundle.mark).compared is not None:
         facts["comparison"] = "none, for want of an earlier date" if beside is None else "with the released model"
-    verdict = asked(bundle.mark, suspect, alpha, beside, sequential)
+    dated = facts["commitment"] == EARLIER
+    if innocents and bundle.mark.null.basis == "none" and kind_of(bundle.mark).calibrated is not None:
+        facts["calibration"] = "on innocent models" if dated else "none, for want of an earlier date"
+    verdict = asked(bundle.mark, suspect, alpha, beside, sequential, innocents if dated else ())
     return replace(verdict, details={**verdict.details, **facts})
 
 
-def asked(mark: Mark, suspect: Suspect, alpha: float, released: nn.Module | None, sequential: bool = False) -> Verdict:
-    """The verdict of the test that belongs to a mark, beside the claimant's release where one is given."""
+def asked(
+    mark: Mark,
+    suspect: Suspect,
+    alpha: float,
+    released: nn.Module | None,
+    sequential: bool = False,
+    innocents: Sequence[Suspect] = (),
+) -> Verdict:
+    """The verdict of the test that belongs to a mark, beside the claimant's release or innocent models if given."""
     kind = kind_of(mark)
+    if innocents and mark.null.basis == "none" and kind.calibrated is not None:
+        return kind.calibrated(suspect, mark, alpha, GRINDING_BITS, innocents)
     if released is not None and kind.compared is not None:
         return kind.compared(suspect, mark, alpha, GRINDING_BITS, released)
     return (kind.sequential if sequential else kind.test)(suspect, mark, alpha, GRINDING_BITS)
