@@ -71,7 +71,8 @@ def _null(mark: TriggerSet, matches: Sequence[int]) -> Null:
         rate,
         f"Of {len(matches)} models that have nothing to do with the key, the worst answered {max(matches)} of "
         f"{mark.trials} {mark.called} as the mark has it, so its rate is taken to be at most {rate:.4f}. A model "
-        f"unlike these may match more often; one made as they were does so with probability 1 in {len(matches) + 1} at most.",
+        "unlike these may match more often; one made as they were does so with a probability of at most 1 in "
+        f"{len(matches) + 1}.",
     )
 
 
