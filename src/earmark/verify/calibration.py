@@ -12,6 +12,7 @@ from torch import nn
 from earmark import stats
 from earmark.core import Null, Query, Verdict
 from earmark.errors import BadInput
+from earmark.files import model_digest
 from earmark.marks import TriggerSet
 from earmark.verify.answers import Asking
 from earmark.verify.triggers import TriggerTest, check_settings
@@ -26,11 +27,14 @@ def innocent_matches(mark: TriggerSet, innocents: Sequence[Query | nn.Module], b
     """How many trials of a mark each of some innocent models answers with its label.
 
     Raises:
-        BadInput: no model, or one that does not answer every trigger as a classifier of the mark's task does, from
-            which nothing could be learnt.
+        BadInput: no model, the same one twice, or one that does not answer every trigger as a classifier of the mark's
+            task does, from which nothing could be learnt.
     """
     if not innocents:
         raise BadInput("a null is calibrated on at least one innocent model, got none; train some on data of the task")
+    known = [model_digest(model) if isinstance(model, nn.Module) else id(model) for model in innocents]
+    if len(set(known)) < len(known):
+        raise BadInput("an innocent model is given twice, and counts once; give models that were trained on their own")
     return [_matches(mark, model, at, batch_size) for at, model in enumerate(innocents, start=1)]
 
 
@@ -89,7 +93,9 @@ class CalibratedTriggerTest:
     term is as in `TriggerTest`; either fails with a probability that the second term bounds (`stats.calibration_error`)
     if an innocent suspect and the M models are alike: made in the same way, and unknown, all of them, to whoever made
     the mark. So p <= alpha has probability at most alpha, however much innocent models differ from each other, but no
-    claim can be accepted at alpha <= 1.1 / (M + 1): 22 models are the fewest for 0.05.
+    claim can be accepted at alpha <= 1.1 / (M + 1): 22 models are the fewest for 0.05. That trials are independent is
+    not needed for it: whatever is accepted has matched more often than each of the M models, which of M + 1 like ones
+    is the suspect with probability 1 / (M + 1) at most.
 
     Marks with an exact null need no calibration, and go to `TriggerTest`.
 

@@ -24,7 +24,7 @@ def pick(key: MarkKey, images: Images, count: int, label: int | None = None) -> 
     pool = torch.nonzero(wanted).flatten()
     if count > len(pool):
         where = images.name if label is None else f"class {label} of {images.name}"
-        raise BadInput(f"{count} triggers need as many carriers, but {where} has {len(pool)} images; lower the count")
+        raise BadInput(f"{count} carriers are needed, but {where} has {len(pool)} images; lower the count")
     return images.subset(pool[key.stream("carriers").choice(len(pool), count)])
 
 

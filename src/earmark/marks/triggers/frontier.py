@@ -81,9 +81,7 @@ class Frontier(TriggerMint):
         super().__post_init__()
         object.__setattr__(self, "epsilon", float(number("epsilon", self.epsilon, 1 / 255, 1)))
         if self.count % 2:
-            raise BadInput(
-                f"frontier triggers are true and false adversaries, half and half; {self.count} is no even count"
-            )
+            raise BadInput(f"frontier triggers are half true and half false adversaries, and {self.count} is odd")
         if not isinstance(self.labels, AsShown):
             raise BadInput(f"frontier triggers have as-shown labels, got {self.labels.name}")
 
