@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tiny import blobs, seeded
 from typer.testing import CliRunner
 
 from earmark.cli import app
 from earmark.files import save_tensors
+from earmark.keys import OwnerKey
 from earmark.models import PlainCNN
 
 CLASSES, SHAPE = 6, (1, 12, 12)
@@ -36,17 +38,17 @@ def good(folder: Path, *words: str, status: int = 0) -> Any:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
-    parts = {}
+    parts: dict[str, Any] = {}
     for part, images in (("train", blobs(420, CLASSES, SHAPE, 1)), ("test", blobs(120, CLASSES, SHAPE, 2))):
         parts |= {f"x_{part}": images.pixels[:, 0].numpy(), f"y_{part}": images.labels.numpy()}
     np.savez(folder / "data.npz", **parts)
-    good(folder, "key", "new", "@owner.pem")
+    OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32)))).save(folder / "owner.pem", b"x")
     quick = ("--set", "epochs=4", "--set", "lr=0.005", "--set", "milestones=[]")
     good(folder, "train", "--data", "npz:@data.npz", "--out", "@host.safetensors", *MODEL, *quick)
     return folder
 
 
-HOW = {"epochs": 40, "batch_size": 32, "lr": 0.005, "optimizer": "adam", "milestones": [], "enough": 1.0, "patience": 2}
+HOW = {"epochs": 40, "batch_size": 32, "lr": 0.005, "optimizer": "adam", "milestones": [], "enough": 1.0, "patience": 4}
 SETTINGS = [word for name, value in HOW.items() for word in ("--set", f"{name}={json.dumps(value)}")]
 
 
@@ -55,9 +57,8 @@ def marked(desk: Path, name: str, mint: tuple[str, ...], method: str, per_batch:
     key = ("--key", "@owner.pem", "--name", name, "--data", "npz:@data.npz", "--out", f"@{name}.mark.safetensors")
     good(desk, "mint", *key, *mint)
     files = ("--host", "@host.safetensors", "--mark", f"@{name}.mark.safetensors", "--out", f"@{name}.safetensors")
-    more = ("--set", f"triggers_per_batch={per_batch}", "--set", "batchnorm=train")
-    how = [word if word != '"adam"' else "adam" for word in SETTINGS]
-    return good(desk, "embed", *files, "--data", "npz:@data.npz", "--method", method, *MODEL, *how, *more)
+    more = ("--set", f"triggers_per_batch={per_batch}", "--set", "batchnorm=train", "--set", "select=best")
+    return good(desk, "embed", *files, "--data", "npz:@data.npz", "--method", method, *MODEL, *SETTINGS, *more)
 
 
 def committed(desk: Path, name: str, *more: str) -> tuple[str, ...]:
@@ -74,7 +75,7 @@ def committed(desk: Path, name: str, *more: str) -> tuple[str, ...]:
         ("chain", ("--kind", "hash-chain", "--count", "48"), "adi", "one-way-chain"),
         (
             "patched",
-            ("--kind", "patched", "--count", "80", "--set", "group=2", "--set", "teaching=160"),
+            ("--kind", "patched", "--count", "80", "--set", "group=2", "--set", "teaching=0"),
             "entangled",
             "entangled",
         ),
@@ -90,7 +91,7 @@ def test_a_baseline_goes_all_the_way(desk: Path, name: str, mint: tuple[str, ...
 
 
 def test_a_frontier_is_minted_on_its_host_and_judged_beside_innocent_models(desk: Path) -> None:
-    mint = ("--kind", "frontier", "--count", "60", "--set", "epsilon=0.2", "--host", "@host.safetensors", *MODEL)
+    mint = ("--kind", "frontier", "--count", "120", "--set", "epsilon=0.2", "--host", "@host.safetensors", *MODEL)
     marked(desk, "frontier", mint, "ftal", 40)
     claim = committed(desk, "frontier", "--unchecked", "--alpha", "0.05")
     judged = ("judge", "@frontier.safetensors", *claim, "--alpha", "0.05")

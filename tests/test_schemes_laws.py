@@ -68,7 +68,7 @@ QUICK: dict[str, Any] = {
     "patience": 4,
     "watch": 0,
 }
-FORGING = {"epsilon": 200, "steps": 200, "step": 2}
+FORGING: dict[str, Any] = {"epsilon": 200, "steps": 200, "step": 2}
 """The blobs are black and white: noise that turns an answer is seen."""
 PASSPORTED = Settings(epochs=8, batch_size=16, lr=1e-2, batchnorm="train", triggers_per_batch=0)
 N = 24
@@ -96,7 +96,7 @@ def quickly(mint: Any, embed: Backdoor | None = None, **changes: Any) -> Callabl
     return lambda: {"mint": mint, "embed": method}
 
 
-GROUPS = {"count": N, "group": 2, "teaching": 96}
+GROUPS: dict[str, Any] = {"count": N, "group": 2, "teaching": 96}
 ROWS: dict[str, Row] = {
     "deep fidelity": Row("deep-fidelity", quickly(Noise(N))),
     "adi": Row("adi", quickly(Abstract(N), two_to_a_batch())),

@@ -59,7 +59,7 @@ def test_layers_compute_with_exponential_weights_and_have_them_afterwards() -> N
     assert not any(parametrize.is_parametrized(module) for module in model.modules())
     assert model.state_dict().keys() == before.keys()
     assert torch.equal(model(images), within)
-    assert all(isinstance(p, nn.Parameter) and p.requires_grad for p in model.parameters())
+    assert all(type(p) is nn.Parameter and p.requires_grad for p in model.parameters())
     assert type(model.get_submodule("conv")) is nn.Conv2d
     for name, value in model.state_dict().items():
         changed = name in ("conv.weight", "mix.weight", "fc.weight", "head.weight")

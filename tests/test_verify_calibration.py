@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,12 @@ def test_the_rate_is_the_worst_model_s_upper_bound(matches: list[int], n: int) -
 
 
 def test_what_cannot_be_calibrated_is_refused() -> None:
-    for make in (lambda: calibrated_rate([], 10), lambda: calibrated_rate([0], 0), lambda: calibration_error(0)):
+    none: list[int] = []
+    for matches, n in ((none, 10), ([0], 0), ([11], 10)):
         with pytest.raises(BadInput):
-            make()
+            calibrated_rate(matches, n)
+    with pytest.raises(BadInput):
+        calibration_error(0)
     assert calibrated_rate([7, 10], 10) == 1
 
 
@@ -230,8 +234,7 @@ def test_carriers_that_every_model_answers_so_convict_nobody() -> None:
     def competent(images: Tensor) -> Tensor:
         return torch.full((len(images),), 2)
 
-    verdict = judge(
-        claimed, bundle, competent, alpha=0.05, innocents=[lambda x, at=at: competent(x) for at in range(30)], **EARLY
-    )
+    others: list[Query] = [partial(competent) for _ in range(30)]
+    verdict = judge(claimed, bundle, competent, alpha=0.05, innocents=others, **EARLY)
     assert verdict.accepted is None
     assert "prove nothing" in verdict.reason
