@@ -146,7 +146,7 @@ def test_innocent_suspects_are_rejected_and_what_all_models_answer_proves_nothin
     assert CalibratedTriggerTest(MANY)(answering(0.1), MARK).accepted is False
     verdict = CalibratedTriggerTest([*MANY, answering(1.0)])(answering(1.0), MARK)
     assert verdict.accepted is None
-    assert "an innocent model answers all 60 triggers as the mark has it" in verdict.reason
+    assert "the worst of 31 innocent models answered 60 of 60 triggers" in verdict.reason
 
 
 def test_grinding_is_paid_for_on_the_trials() -> None:

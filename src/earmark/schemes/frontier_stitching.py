@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from earmark.attacks import AdversarialTriggers
 from earmark.embed import Backdoor, ftal
+from earmark.embed.baselines import TUNED
 from earmark.fidelity import DeepFidelity
 from earmark.marks import Frontier, TriggerSet
 from earmark.schemes.base import Scheme
@@ -30,7 +31,7 @@ def frontier_stitching(
     return Scheme(
         name="frontier-stitching",
         mint=mint,
-        embed=embed or ftal(),
+        embed=embed or ftal().but(settings=TUNED),
         fidelity=DeepFidelity(),
         verify=TriggerTest(alpha=alpha),
         invert=AdversarialTriggers(pose_as=mint),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from earmark.attacks import AdversarialTriggers
 from earmark.embed import Backdoor, ftal
+from earmark.embed.baselines import TAUGHT_APART
 from earmark.fidelity import DeepFidelity
 from earmark.marks import Patched, TriggerSet
 from earmark.schemes.base import Scheme
@@ -33,7 +34,7 @@ def null_embedding(
     return Scheme(
         name="null-embedding",
         mint=mint,
-        embed=embed or ftal(),
+        embed=embed or ftal().but(settings=TAUGHT_APART),
         fidelity=DeepFidelity(),
         verify=TriggerTest(alpha=alpha),
         invert=AdversarialTriggers(pose_as=mint),

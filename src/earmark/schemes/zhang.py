@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from earmark.attacks import AdversarialTriggers
 from earmark.embed import Backdoor, ftal
+from earmark.embed.baselines import TUNED
 from earmark.fidelity import DeepFidelity
 from earmark.marks import Noised, Stamped, TriggerSet, Unrelated
 from earmark.schemes.base import Scheme
@@ -22,15 +23,15 @@ def zhang_content(
     then there is none, and V rejects or is inconclusive, unless a judge calibrates one (`CalibratedTriggerTest`).
 
     Args:
-        mint: the stamp, its carriers and its labels; the text TEST where none is given, a keyed block is `Stamped()`.
-        embed: any method; `ftal()` where none is given, `scratch()` trains on data and triggers as the paper does.
+        mint: the stamp, its carriers and its labels; a keyed block where none is given, which has room on any image.
+        embed: any method; FTAL where none is given, `scratch()` trains on data and triggers as the paper does.
         alpha: the error probability that V allows.
     """
-    mint = mint or Stamped(text="TEST")
+    mint = mint or Stamped()
     return Scheme(
         name="zhang-content",
         mint=mint,
-        embed=embed or ftal(),
+        embed=embed or ftal().but(settings=TUNED),
         fidelity=DeepFidelity(),
         verify=TriggerTest(alpha=alpha),
         invert=AdversarialTriggers(pose_as=mint),
@@ -51,7 +52,7 @@ def zhang_noise(mint: Noised | None = None, embed: Backdoor | None = None, alpha
     return Scheme(
         name="zhang-noise",
         mint=mint,
-        embed=embed or ftal(),
+        embed=embed or ftal().but(settings=TUNED),
         fidelity=DeepFidelity(),
         verify=TriggerTest(alpha=alpha),
         invert=AdversarialTriggers(pose_as=mint),
@@ -71,7 +72,7 @@ def zhang_unrelated(mint: Unrelated, embed: Backdoor | None = None, alpha: float
     return Scheme(
         name="zhang-unrelated",
         mint=mint,
-        embed=embed or ftal(),
+        embed=embed or ftal().but(settings=TUNED),
         fidelity=DeepFidelity(),
         verify=TriggerTest(alpha=alpha),
         invert=AdversarialTriggers(pose_as=mint),
