@@ -37,7 +37,11 @@ from earmark.marks import (
 from earmark.marks.triggers.frontier import pushed
 from earmark.marks.triggers.hash_chain import next_image
 from earmark.marks.triggers.stamps import inverted, prestamps, stamp_values
+from earmark.models import PlainCNN
+from earmark.stats import critical_count
+from earmark.suspects import as_query
 from earmark.training import HOST, answers, train_host
+from earmark.verify import TriggerTest
 
 KEY = MarkKey(bytes(range(32)))
 DATA = Data(blobs(300, 5, (1, 10, 12), 1), blobs(60, 5, (1, 10, 12), 2))
@@ -216,6 +220,21 @@ def test_a_frontier_needs_a_host_and_enough_of_either_sort(host: nn.Module) -> N
         Frontier(20, epsilon=1 / 255)(KEY, host, DATA)
     with pytest.raises(BadInput, match="expected 4, one for each class"):
         Frontier(20)(KEY, host, Data(*[blobs(60, 4, (1, 10, 12))] * 2))
+
+
+def test_the_paper_s_own_test_convicts_innocent_models_of_digits() -> None:
+    """Le Merrer et al. 2020 take a model that never saw them to miss each with probability 1/2, whoever it is."""
+    data, settings = digits(), HOST.but(epochs=6, lr=3e-3, milestones=())
+    models = []
+    for seed in range(3):
+        half = data.train.subset(torch.randperm(len(data.train), generator=rng(seed))[:700])
+        net = seeded(PlainCNN, data.shape, 10, width=8, features=32, seed=seed)
+        models.append(train_host(net, Data(half, data.test), rng(seed), settings))
+    mark = Frontier(60)(KEY, models[0], data)
+    for innocent in models[1:]:
+        verdict = TriggerTest()(as_query(innocent), mark)
+        assert verdict.statistic >= critical_count(60, 0.5, 0.05)
+        assert verdict.accepted is None
 
 
 @pytest.mark.parametrize("training", [True, False])
