@@ -196,6 +196,13 @@ def test_a_head_alone_can_be_trained_with_a_watched_layer(host: nn.Module, mark:
     assert torch.equal(marked.get_parameter("conv.weight"), host.get_parameter("conv.weight"))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_models_of_any_precision_can_be_entangled(dtype: torch.dtype, host: nn.Module, mark: TriggerSet) -> None:
+    model = copy.deepcopy(host).to(dtype)
+    marked = entangled(layers=("conv",)).but(**{**QUICK, "epochs": 1})(model, mark, DATA, rng(6))
+    assert {parameter.dtype for parameter in marked.parameters()} == {dtype}
+
+
 def test_a_killed_run_goes_on_with_its_temperatures(host: nn.Module, mark: TriggerSet, tmp_path: Any) -> None:
     whole = entangled().but(**{**QUICK, "epochs": 4})(host, mark, DATA, rng(5))
     path = tmp_path / "checkpoint"

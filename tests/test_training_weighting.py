@@ -32,7 +32,7 @@ SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "triggers_per_batch": 4,
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=20), st.floats(0, 8))
 def test_the_formula_number_by_number(numbers: list[float], temperature: float) -> None:
-    """Namba & Sakuma 2019, Section 4.2: exp(|w_i| T) / max_j exp(|w_j| T) * w_i."""
+    """Namba & Sakuma 2019: exp(|w_i| T) / max_j exp(|w_j| T) * w_i."""
     most = max(math.exp(abs(w) * temperature) for w in numbers)
     wanted = [math.exp(abs(w) * temperature) / most * w for w in numbers]
     found = exponentially_weighted(torch.tensor(numbers, dtype=torch.float64), temperature)

@@ -215,6 +215,15 @@ def test_an_owner_who_agreed_to_less_is_held_to_less() -> None:
     assert judge(strict, BUNDLE, answering(1.0), alpha=0.05, innocents=MANY, **EARLY).accepted is None
 
 
+def test_a_mark_with_an_exact_null_asks_no_innocent_model() -> None:
+    mark = Noise(60).make(KEY, (1, 6, 6), 4)
+    bundle = Bundle.seal(mark, KEY, name="winter", scheme="deep-fidelity")
+    exact = claim_of(OWNER, bundle, host=None, marked=nn.Linear(36, 4), time=NOW)
+    verdict = judge(exact, bundle, answering(0.1, mark=mark), innocents=[nn.Identity()], **EARLY)
+    assert verdict.accepted is False
+    assert verdict.details["calibration"] == "none, as the null is exact"
+
+
 def test_between_claimants_the_suspect_alone_is_calibrated(claim: Claim) -> None:
     case = Case("owner", claim, BUNDLE, committed_before=NOW)
     (outcome,) = arbitrate(

@@ -12,7 +12,7 @@ from earmark.cli import options
 from earmark.cli.claimants import Builder, brought, check_there, names_of
 from earmark.cli.group import BAD_INPUT
 from earmark.cli.networks import fitting, network
-from earmark.cli.output import show
+from earmark.cli.output import note, show
 from earmark.cli.secrets import Minted
 from earmark.cli.timestamps import moment, times_of
 from earmark.core import Verdict
@@ -73,6 +73,8 @@ def verify(
     kind = kind_of(minted.mark)
     test, task = kind.sequential if sequential else kind.test, minted.task(mark)
     accused = network(model, suspect, model_set, task)
+    if innocent and minted.mark.null.basis == "exact":
+        note("the mark's null is exact, so innocent models are not asked")
     if innocent and kind.calibrated is not None and minted.mark.null.basis == "none":
         others = [fitting(network(model, path, model_set, task), task, str(path)) for path in innocent]
         verdict = kind.calibrated(accused, minted.mark, alpha, 0, others)

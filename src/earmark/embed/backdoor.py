@@ -60,7 +60,7 @@ class Backdoor(Configured):
             otherwise these keep their place, with their own labels.
         masking: weights dropped for a while during training (Wen et al. 2023).
         refinement: training-time fine-tuning in between (Wen et al. 2023).
-        surgery: another form of the model for the time of training.
+        surgery: another form of the model for the time of training, in which `measures` see it, too.
         head: the name of the last linear layer, where the search for it cannot tell.
         enough: stop after the first epoch with at least this trigger accuracy; None trains to the end.
         patience: with `enough`, how many epochs more to train after it was first reached.

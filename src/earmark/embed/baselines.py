@@ -50,7 +50,7 @@ def adi(fresh: bool = False, build: Build = None) -> Backdoor:
 
     Args:
         fresh: train from fresh parameters (the paper's FromScratch: 60 epochs at 0.1, two triggers to a batch), not on
-            from the host for 20 epochs (its PreTrained, the rate of which it does not state: 0.01 here).
+            from the host for 20 epochs at 0.01 (its PreTrained).
         build: see `FromScratch`.
 
     Raises:

@@ -104,8 +104,10 @@ def judge(
     if released is not None and kind_of(bundle.mark).compared is not None:
         facts["comparison"] = "none, for want of an earlier date" if beside is None else "with the released model"
     dated = facts["commitment"] == EARLIER
-    if innocents and bundle.mark.null.basis == "none" and kind_of(bundle.mark).calibrated is not None:
-        facts["calibration"] = "on innocent models" if dated else "none, for want of an earlier date"
+    if innocents:
+        exact = bundle.mark.null.basis == "exact"
+        done = "on innocent models" if dated else "none, for want of an earlier date"
+        facts["calibration"] = "none, as the null is exact" if exact else done
     verdict = asked(bundle.mark, suspect, alpha, beside, sequential, innocents if dated else ())
     return replace(verdict, details={**verdict.details, **facts})
 

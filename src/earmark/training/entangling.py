@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from earmark.errors import BadInput, number
-from earmark.models import device_of
+from earmark.models import device_of, dtype_of
 from earmark.training.terms import Step
 
 __all__ = ["Entanglement", "Temperatures", "layers_watched", "soft_nearest_neighbour", "squared_distances"]
@@ -100,7 +100,7 @@ class Temperatures:
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
         """Within, `model` has the parameter."""
-        first = torch.full((self.count,), math.log(self.start), device=device_of(model))
+        first = torch.full((self.count,), math.log(self.start), dtype=dtype_of(model), device=device_of(model))
         model.register_parameter(LEARNT, nn.Parameter(first))
         try:
             yield model
@@ -113,7 +113,7 @@ class Temperatures:
 class Entanglement:
     """-sum_l SNNL_l(T_l): to minimise it is to entangle triggers with the images of the class that they are taught as.
 
-    Jia et al. 2021, Section 4.2: L = L_CE - kappa sum_l SNNL([X_w, X_cT], Y', T_l), where Y' tells triggers X_w from
+    Jia et al. 2021: L = L_CE - kappa sum_l SNNL([X_w, X_cT], Y', T_l), where Y' tells triggers X_w from
     training images X_cT of their target class, and kappa is the weight. Neighbours of a trigger or an image are those
     of the batch with the same target, so that any number of target classes goes. Where triggers and images lie among
     each other, a copy that learns the one class from the model's answers learns the mark with it.
@@ -146,7 +146,7 @@ class Entanglement:
         for at, output in enumerate(outputs):
             distances = squared_distances(output.flatten(1).float()[kept])
             unit = distances.detach().mean().clamp_min(1e-12)
-            temperature = unit if learnt is None else unit * _against(learnt[at]).exp()
+            temperature = unit if learnt is None else unit * _against(learnt[at].float()).exp()
             values.append(soft_nearest_neighbour(distances, rows[kept] < step.clean, temperature, targets[kept]))
         return -torch.stack(values).sum()
 

@@ -1,6 +1,6 @@
 """Training with exponential weights: large ones decide, so that pruning takes away what a mark does not need.
 
-Namba & Sakuma 2019, Section 4.2: for the time of embedding each layer computes with EW(w, T) in place of its weights w.
+Namba & Sakuma 2019: for the time of embedding each layer computes with EW(w, T) in place of its weights w.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ExponentialWeighting:
     the paper, which costs some accuracy at first.
 
     Attributes:
-        temperature: T; 2 in the paper's experiments.
+        temperature: T, 0 or more; the larger, the fewer weights count.
         layers: the kinds of layers whose weights are taken so, never their biases.
 
     Raises:

@@ -36,8 +36,8 @@ class Patched(TriggerMint):
 
     Li et al. 2019 teach two things of a filter of bright and dark cells. True embedding: images under it have its
     label. Null embedding: images under the inverted filter keep their own classes, so that it is the bits that tell.
-    `opposed` is the number of the latter. Their filters add +-2000, which no 8-bit image can hold; here a cell is as
-    bright or as dark as can be.
+    `opposed` is the number of the latter. Filters far out of the range of pixels, +-2000 in code that compares with
+    them, are what no image file can hold; here a cell is as bright or as dark as can be.
 
     Attributes:
         group: images under a patch that are asked; `count` is a multiple of it. 1 with `OneClass` labels.
