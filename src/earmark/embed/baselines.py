@@ -87,8 +87,8 @@ def entangled(
 
     Args:
         weight: kappa, see `training.Entanglement`; 0 is plain fine-tuning.
-        layers: the names of the layers that are entangled, the last three hidden ones in the paper; with none, the
-            penultimate feature.
+        layers: the names of the layers that are entangled, three in the released code; with none, the penultimate
+            feature.
         temperature: what the learnt temperatures begin with, in means of the squared distances of a batch.
         fresh: start from fresh parameters.
         build: see `FromScratch`.
