@@ -26,7 +26,7 @@ def exponentially_weighted(weight: Tensor, temperature: float) -> Tensor:
         weight: w, of any shape.
         temperature: T, 0 or more; 0 changes nothing.
 
-    >>> exponentially_weighted(torch.tensor([0.0, 1.0, -2.0]), 1.0)
+    >>> exponentially_weighted(Tensor([0.0, 1.0, -2.0]), 1.0)
     tensor([ 0.0000,  0.3679, -2.0000])
     """
     size = weight.abs()
