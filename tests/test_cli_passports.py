@@ -255,7 +255,7 @@ FAULTS: list[tuple[tuple[str, ...], str]] = [
     ((*MINT[:-2], "--model", "@bare.py:build", "--out", "@x.safetensors"), "no nn.Conv2d with a"),
     (
         (*MINT[:7], "--host", "@host.safetensors", "--out", "@x.safetensors"),
-        "are for passports and projection, got --kind noise",
+        "are for passports, projection, frontier, got --kind noise",
     ),
     ((*MINT[:7], "--kind", "pasports", "--out", "@x.safetensors"), "did you mean 'passports'?"),
     (embed(3, "mark", "x"), "belongs to --method passports-v3 or uchida"),

@@ -12,10 +12,14 @@ from earmark.keys import MarkKey
 from earmark.marks import (
     Abstract,
     Chain,
+    HashChain,
     Noise,
     NoiseChain,
+    Noised,
     NotTrue,
     OneClass,
+    Patched,
+    Relabelled,
     Stamped,
     TriggerMint,
     Uniform,
@@ -44,6 +48,18 @@ GOLDEN: list[tuple[TriggerMint, str]] = [
         Stamped(8, text="9", carrier="abstract", opacity=0.75),
         "ab551ca09a9f46276f36f2d860c591b85096cd975201440afd78153441df24ff",
     ),
+    (Noised(8), "e4841bd816877e8970c2219a0042b5139fd4cb9ad8a495fb701ca61824b52ea8"),
+    (
+        Noised(8, Uniform(), std=0.1, shared=False, carrier_class=3),
+        "6bf31dbb8a3131283410352a6495e22fe6c6c0cfb4aa45acf7e8bd5af8948db4",
+    ),
+    (Relabelled(8), "5037bcd3441faf25d5806ecb1bba9943b34a9cb51e25da3e9b77996ddb3d57f6"),
+    (Patched(8, group=2, teaching=8, opposed=8), "ecb8794bd814299a2449ff93748fe5b685562ca0f3b73e7758abcca8e1e2c9a6"),
+    (
+        Patched(8, OneClass(7), 1, 0, pattern="checkerboard", carrier_class=3),
+        "debc58c775a144d3c167cde53c1fe3a5565e96a3e49078759f526d7cc79a0a8a",
+    ),
+    (HashChain(8), "3490a226cb2ab0cd7ec5742e5382504ccb4d462f10d681b065692727ee107d5b"),
     (Unrelated(8, source=digits().test), "031100c9845d5eac2b3c949a278398bc65e20aebfa4534b43f4265b63e55fc45"),
 ]
 

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from earmark.data import digits
 from earmark.errors import BadInput
 from earmark.keys import KeyedStream, MarkKey
-from earmark.marks import POLICIES, Chain, LabelPolicy, Listed, NotTrue, OneClass, Stamped, Uniform, policy_from
+from earmark.marks import (
+    POLICIES,
+    AsShown,
+    Chain,
+    LabelPolicy,
+    Listed,
+    NotTrue,
+    OneClass,
+    Stamped,
+    Uniform,
+    policy_from,
+)
 
 
 def stream(seed: int = 0) -> KeyedStream:
@@ -56,7 +67,7 @@ def test_no_habit_of_an_innocent_suspect_beats_the_null(policy: LabelPolicy, hab
 
 
 def test_labels_that_a_model_may_hit_by_habit_have_no_null() -> None:
-    for policy in (Chain(4), OneClass(2), Listed((0, 7))):
+    for policy in (Chain(4), OneClass(2), Listed((0, 7)), AsShown()):
         null = policy.null(10)
         assert (null.basis, null.rate) == ("none", None)
         assert "prove" in null.words
@@ -66,6 +77,7 @@ def test_chain_labels_count_up_and_one_class_labels_stay() -> None:
     assert Chain(4).draw(stream(), 10, 5, None).tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     assert OneClass(0).draw(stream(), 3, 5, None).tolist() == [0, 0, 0]
     assert Listed((0, 4)).draw(stream(), 3, 5, None).tolist() == [0, 4, 0]
+    assert AsShown().draw(stream(), 3, 5, torch.tensor([4, 0, 2])).tolist() == [4, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +88,7 @@ def test_chain_labels_count_up_and_one_class_labels_stay() -> None:
         (Listed((0, 7)), 7, "below 7"),
         (NotTrue(), 2, "at least 3 classes"),
         (NotTrue(), 10, "show a true class"),
+        (AsShown(), 10, "show one class each"),
     ],
 )
 def test_policies_name_the_classes_that_they_need(policy: LabelPolicy, classes: int, message: str) -> None:
@@ -84,7 +97,7 @@ def test_policies_name_the_classes_that_they_need(policy: LabelPolicy, classes: 
         policy.draw(stream(), 2, classes, true)
 
 
-@pytest.mark.parametrize("policy", [Uniform(), NotTrue(), Chain(3), OneClass(4), Listed((0, 7))])
+@pytest.mark.parametrize("policy", [Uniform(), NotTrue(), Chain(3), OneClass(4), Listed((0, 7)), AsShown()])
 def test_a_policy_comes_back_from_its_settings(policy: LabelPolicy) -> None:
     assert policy_from(policy.settings()) == policy
     assert POLICIES[policy.name] is type(policy)

@@ -7,6 +7,7 @@ each match with probability `rate` (1/K for uniform labels over K classes). Natu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
@@ -18,6 +19,8 @@ __all__ = [
     "GRINDING_BITS",
     "SequentialBinomial",
     "accepts",
+    "calibrated_rate",
+    "calibration_error",
     "chernoff_bound",
     "clopper_pearson",
     "critical_count",
@@ -241,6 +244,52 @@ def _share_with_divergence(nats: float, rate: float, most: float) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if _divergence(middle, rate) >= nats else (middle, high)
     return high
+
+
+# --------------------------------------------------------------------------------------------------------- calibration
+
+
+MISSED: Final = 10
+"""The bounds of all measured rates together may fail a tenth as often as the next model may be worse than all."""
+
+
+def calibration_error(models: int) -> float:
+    """How often a test on `calibrated_rate` of so many models goes wrong before a suspect is asked: 1.1 / (M + 1).
+
+    Where an innocent suspect is drawn as the M innocent models were, each of the M + 1 is the one that matches most
+    with the same probability, so the suspect does so with 1 / (M + 1) (less where rates can be equal); with a tenth of
+    that some model's rate is above its bound. No number of trials makes either smaller: what is uncertain is the next
+    model. Pooling the trials of all models instead would treat their answers as independent, which those of one model
+    are not.
+
+    >>> round(calibration_error(21), 6), calibration_error(22) < 0.05
+    (0.05, True)
+
+    Raises:
+        BadInput: no model.
+    """
+    if models < 1:
+        raise BadInput(f"a null is calibrated on at least one innocent model, got {models}")
+    return (1 + 1 / MISSED) / (models + 1)
+
+
+def calibrated_rate(matches: Sequence[int], n: int) -> float:
+    """An upper bound of the match rates of innocent models that had so many matches each in n trials.
+
+    The largest of the models' one-sided bounds of Clopper & Pearson 1934, each at an error of 1 / (10 M (M + 1)), so
+    that all hold at once but with probability 1 / (10 (M + 1)). 1 where a model matched all.
+
+    >>> round(calibrated_rate([3, 12, 7], 100), 4), calibrated_rate([100, 0], 100)
+    (0.2189, 1.0)
+
+    Raises:
+        BadInput: no model, no trial, or more matches than trials.
+    """
+    models = len(matches)
+    if models < 1 or n < 1:
+        raise BadInput(f"expected at least one innocent model and one trial, got {models} and {n}")
+    each = 1 / (MISSED * models * (models + 1))
+    return clopper_pearson(max(matches), n, 1 - 2 * each)[1]
 
 
 # -------------------------------------------------------------------------------------------------- sequential samples

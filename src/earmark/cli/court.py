@@ -12,9 +12,9 @@ from earmark.cli import options
 from earmark.cli.claimants import Builder, brought, check_there, names_of
 from earmark.cli.group import BAD_INPUT
 from earmark.cli.hearings import heard, ruling_of
-from earmark.cli.networks import network
+from earmark.cli.networks import fitting, network
 from earmark.cli.opening import draws_of
-from earmark.cli.output import new_file, show
+from earmark.cli.output import new_file, note, show
 from earmark.cli.secrets import Minted
 from earmark.cli.timestamps import dated_by, moment, times_of
 from earmark.core import Verdict
@@ -41,6 +41,14 @@ Times = Annotated[
 Sequential = Annotated[
     bool, typer.Option("--sequential", help="Ask one trigger at a time and stop as soon as it is decided.")
 ]
+Innocents = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--innocent",
+        metavar="FILE",
+        help="The weights of a model that has nothing to do with the owner, to calibrate a null on; may be repeated.",
+    ),
+]
 
 
 def verify(
@@ -48,6 +56,7 @@ def verify(
     mark: options.MarkFile,
     alpha: options.Alpha = 1e-6,
     sequential: Sequential = False,
+    innocent: Innocents = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     as_json: options.Json = False,
@@ -56,7 +65,8 @@ def verify(
 
     Triggers are asked; passports and projections are read from the suspect's weights. Nothing has to be opened to a
     judge for it. Ends with status 0 if the mark is found, 1 if it is not, 3 if the mark's null allows no answer. It
-    does not ask whether the mark was minted or committed to; `earmark judge` does.
+    does not ask whether the mark was minted or committed to; `earmark judge` does. --innocent gives marks without a
+    null one that is calibrated, at an --alpha above 1.1 / (M + 1) for M models.
     """
     minted = Minted.open(mark)
     if sequential and not isinstance(minted.mark, TriggerSet):
@@ -64,8 +74,15 @@ def verify(
             f"--sequential asks triggers one by one, and bits of {minted.mark.kind} are read at once; leave it out"
         )
     kind = kind_of(minted.mark)
-    test = kind.sequential if sequential else kind.test
-    verdict = test(network(model, suspect, model_set, minted.task(mark)), minted.mark, alpha, 0)
+    test, task = kind.sequential if sequential else kind.test, minted.task(mark)
+    accused = network(model, suspect, model_set, task)
+    if innocent and minted.mark.null.basis == "exact":
+        note("the mark's null is exact, so innocent models are not asked")
+    if innocent and kind.calibrated is not None and minted.mark.null.basis == "none":
+        others = [fitting(network(model, path, model_set, task), task, str(path)) for path in innocent]
+        verdict = kind.calibrated(accused, minted.mark, alpha, 0, others)
+    else:
+        verdict = test(accused, minted.mark, alpha, 0)
     show(as_json, {"suspect": suspect.name, "claimant": minted.name, **verdict.to_dict()}, str(verdict))
     raise typer.Exit(STATUS[verdict.accepted])
 
@@ -125,6 +142,7 @@ def judge(
     ] = None,
     alpha: options.Alpha = 1e-6,
     sequential: Sequential = False,
+    innocent: Innocents = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     force: options.Force = False,
@@ -140,14 +158,15 @@ def judge(
     scaled, folded or padded: they are matched to those of the released model. A claimant whose files are broken is
     rejected, and the others are ruled on. --evidence may be a slice of it (`earmark open`): with the --nonce and
     --count that the judge drew, p counts what was opened, and without them it is multiplied as though the claimant had
-    chosen the trials. --sequential keeps the error probability and needs a mark of more triggers. --ruling writes a
-    page for people, with the opened triggers in it. Ends with the status of the first claim: 0 accepted, 1 rejected,
-    3 inconclusive, 2 broken files.
+    chosen the trials. --sequential keeps the error probability and needs a mark of more triggers. --innocent, with both
+    times, gives marks without a null one that is calibrated, for an --alpha (and the claim's own) above 1.1 / (M + 1)
+    for M models. --ruling writes a page for people, with the opened triggers in it. Ends with the status of the first
+    claim: 0 accepted, 1 rejected, 3 inconclusive, 2 broken files.
     """
     of = {"evidence": evidence, "released": released, "released_model": released_model}
     _same_number(claim, **of, committed_before=committed_before, nonce=nonce, count=count)
     shown = [None if name == "-" else Path(name) for name in released or ["-"] * len(claim)]
-    check_there(*shown, *(path for path in (*claim, *evidence) if len(claim) > 1))
+    check_there(*shown, *(innocent or ()), *(path for path in (*claim, *evidence) if len(claim) > 1))
     found, builder = brought(claim, evidence), Builder(model, model_set)
     times = times_of([each.claim for each in found], committed_before, tsa_root)
     expected = [_public(owner_public), *(None for _ in claim[1:])]
@@ -159,7 +178,10 @@ def judge(
     page = None if ruling is None else new_file(ruling, force)
     accused = builder.accused(suspect, found)
     suspected = accused if page is None else heard(accused, found)
-    outcomes = arbitrate(cases, suspected, alpha=alpha, suspect_known_since=since, sequential=sequential)
+    others = [builder.accused(path, found) for path in innocent or ()]
+    outcomes = arbitrate(
+        cases, suspected, alpha=alpha, suspect_known_since=since, sequential=sequential, innocents=others
+    )
     verdicts = {one.claimant: one.verdict if len(outcomes) > 1 else one.alone for one in outcomes}
     if page is not None:
         write_ruling(page, ruling_of(suspect, suspected, found, verdicts, known_since))

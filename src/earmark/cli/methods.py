@@ -17,7 +17,7 @@ from earmark.errors import BadInput, unknown_name
 from earmark.marks import MINTS, Passports, Projection, Sliced, TriggerMint, TriggerSet
 from earmark.training import Settings
 
-__all__ = ["IN_WEIGHTS", "NAMES", "beside", "embedder_of", "embedding", "minting"]
+__all__ = ["IN_WEIGHTS", "NAMES", "ON_HOST", "beside", "embedder_of", "embedding", "minting"]
 
 OWN = ("enough", "head", "patience", "replace", "select", "watch")
 """What a method takes beside its weights and the settings of its training run."""
@@ -27,6 +27,9 @@ IN_WEIGHTS: Mapping[str, str] = {
     "projection": "a projection reads bits, --set bits=N",
 }
 """Kinds of marks that are read from weights, and how many bits they have instead of triggers."""
+
+ON_HOST = (*IN_WEIGHTS, "frontier")
+"""Kinds of marks that are minted for a network, and need it."""
 
 NAMES = (*METHODS, *passports.METHODS, *projections.METHODS)
 """Every method of embedding."""

@@ -11,7 +11,7 @@ import typer
 from torch import nn
 
 from earmark.cli import options
-from earmark.cli.methods import IN_WEIGHTS, NAMES, beside, embedder_of, minting
+from earmark.cli.methods import IN_WEIGHTS, NAMES, ON_HOST, beside, embedder_of, minting
 from earmark.cli.networks import fitting, network, save_network
 from earmark.cli.output import new_file, new_folder, note, show
 from earmark.cli.secrets import Minted, open_key
@@ -102,7 +102,7 @@ def mint(
     ] = False,
     host: Annotated[
         Path | None,
-        typer.Option("--host", metavar="FILE", help="The weights of the model, for passports or a projection."),
+        typer.Option("--host", metavar="FILE", help="The weights of the model, for frontier, passports or projection."),
     ] = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
@@ -118,15 +118,18 @@ def mint(
     nothing to seed. The file is secret (mode 0600) and does not hold the key. --set takes the settings of the kind,
     such as std=0.3 or labels=not-true; of passports, layers (how many, or a pattern of names), signature, passports,
     images, witnesses and tolerance; of a projection, layer (a name or a pattern), bits and signature. Both are minted
-    for the layers of --model; only feature maps (passports=shuffle) need --host too.
+    for the layers of --model; only feature maps (passports=shuffle) need --host too. Frontier triggers are found on
+    --host.
     """
-    if (host is not None or model_set) and kind not in IN_WEIGHTS:
-        raise BadInput(f"--host and --model-set are for {' and '.join(IN_WEIGHTS)}, got --kind {kind}; leave them out")
+    if (host is not None or model_set) and kind not in ON_HOST:
+        raise BadInput(f"--host and --model-set are for {', '.join(ON_HOST)}, got --kind {kind}; leave them out")
+    if kind == "frontier" and host is None:
+        raise BadInput("frontier triggers are found on the model that they mark; give its weights as --host")
     check_text("--name", name)
     make = minting(kind, count, source, sets, sliced)
     images = open_data(data)
     subject = None
-    if kind in IN_WEIGHTS:
+    if kind in ON_HOST:
         with torch.random.fork_rng():
             subject = fitting(network(model, host, model_set, images), images, str(host or f"the network {model}"))
     out = new_file(out, force, ".safetensors", again=True)

@@ -1,6 +1,7 @@
 """E: a marked copy of a host. Every method is a composition of terms, trainable set, start, and what training drops."""
 
-from earmark.embed.backdoor import Backdoor
+from earmark.embed.backdoor import Backdoor, Surgery
+from earmark.embed.baselines import adi, entangled, exponential_weighting
 from earmark.embed.function_coupled import (
     function_coupled,
     function_coupled_2023_02,
@@ -41,10 +42,14 @@ __all__ = [
     "PassportLayers",
     "ShadowViews",
     "Start",
+    "Surgery",
     "Uchida",
+    "adi",
     "d_cube",
     "d_orthoplex",
     "d_simplex",
+    "entangled",
+    "exponential_weighting",
     "fixll",
     "fixll_pfl",
     "fixll_scratch",

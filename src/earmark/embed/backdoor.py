@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -33,7 +34,14 @@ from earmark.training import (
     require_every_class,
 )
 
-__all__ = ["Backdoor"]
+__all__ = ["Backdoor", "Surgery"]
+
+
+class Surgery(Protocol):
+    """What a model is made into while it is trained, such as `training.ExponentialWeighting`."""
+
+    def applied(self, model: nn.Module) -> AbstractContextManager[nn.Module]:
+        """Within, the model has another form; on leaving, it is a plain model that answers the same."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Backdoor(Configured):
             otherwise these keep their place, with their own labels.
         masking: weights dropped for a while during training (Wen et al. 2023).
         refinement: training-time fine-tuning in between (Wen et al. 2023).
+        surgery: another form of the model for the time of training, in which `measures` see it, too.
         head: the name of the last linear layer, where the search for it cannot tell.
         enough: stop after the first epoch with at least this trigger accuracy; None trains to the end.
         patience: with `enough`, how many epochs more to train after it was first reached.
@@ -72,6 +81,7 @@ class Backdoor(Configured):
     replace: bool = False
     masking: Masking | None = None
     refinement: Refinement | None = None
+    surgery: Surgery | None = None
     head: str | None = None
     enough: float | None = None
     patience: int = 0
@@ -103,26 +113,27 @@ class Backdoor(Configured):
         if self.needs_labels:
             require_every_class(train)
         model = self.start(host, anatomy, rng)
-        history = fit(
-            model,
-            train,
-            self.terms_for(mark),
-            self.settings,
-            rng,
-            triggers=mark.lessons if self.views is None else self.views(mark.lessons),
-            host=host,
-            trainable=self.trainable,
-            augment=self.augment,
-            head=anatomy.head,
-            masking=self.masking,
-            refinement=self.refinement,
-            monitor=lambda m: self._measure(m, mark, data.test),
-            until=self._has_enough if self.enough is not None else None,
-            identity=self._identity(data.test),
-            prefer=(lambda r: (r["trig_acc"], r.get("val_acc", 0.0))) if self.select == "best" else None,
-            checkpoint=self.checkpoint,
-            title=self.name,
-        )
+        with nullcontext() if self.surgery is None else self.surgery.applied(model):
+            history = fit(
+                model,
+                train,
+                self.terms_for(mark),
+                self.settings,
+                rng,
+                triggers=mark.lessons if self.views is None else self.views(mark.lessons),
+                host=host,
+                trainable=self.trainable,
+                augment=self.augment,
+                head=anatomy.head,
+                masking=self.masking,
+                refinement=self.refinement,
+                monitor=lambda m: self._measure(m, mark, data.test),
+                until=self._has_enough if self.enough is not None else None,
+                identity=self._identity(data.test),
+                prefer=(lambda r: (r["trig_acc"], r.get("val_acc", 0.0))) if self.select == "best" else None,
+                checkpoint=self.checkpoint,
+                title=self.name,
+            )
         if self.on_history is not None:
             self.on_history(history)
         return model
@@ -135,7 +146,8 @@ class Backdoor(Configured):
         """What stopping, selection and the history depend on, beside the run's own settings."""
         watched = test.sample(self.watch)
         seen = digest({"pixels": watched.pixels, "labels": watched.labels})
-        return [self.enough, self.patience, self.select, sorted(self.measures), seen]
+        form = [] if self.surgery is None else [repr(self.surgery)]
+        return [self.enough, self.patience, self.select, sorted(self.measures), seen, *form]
 
     def _measure(self, model: nn.Module, mark: TriggerSet, test: Images) -> Record:
         record = {"trig_acc": accuracy(model, mark.as_images())}

@@ -13,7 +13,8 @@
 | fixll+scratch | CE(data + triggers)                 | trunk     | fresh, the host's head    |
 | polytope      | CE(data + triggers)                 | trunk     | fresh, a polytope as head |
 
-`METHODS` has those of Wen et al. 2023 and beyond as well, which stand in `function_coupled`.
+`METHODS` has those of Wen et al. 2023 and beyond as well, which stand in `function_coupled`, and those that papers
+compare with, which stand in `baselines`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 from torch import nn
 
 from earmark.embed.backdoor import Backdoor
+from earmark.embed.baselines import adi, entangled, exponential_weighting
 from earmark.embed.function_coupled import (
     function_coupled,
     function_coupled_2023_02,
@@ -132,6 +134,9 @@ METHODS: Mapping[str, Callable[..., Backdoor]] = {
     "function-coupled-plus": function_coupled_plus,
     "function-coupled-2023-02": function_coupled_2023_02,
     "function-coupled-2023-06": function_coupled_2023_06,
+    "adi": adi,
+    "exponential-weighting": exponential_weighting,
+    "entangled": entangled,
 }
 
 

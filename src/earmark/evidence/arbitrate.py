@@ -83,6 +83,7 @@ def arbitrate(
     alpha: float = 1e-6,
     suspect_known_since: datetime | None = None,
     sequential: bool = False,
+    innocents: Sequence[Suspect] = (),
 ) -> list[Outcome]:
     """Rule on every case by itself (`judge`), then between those that were accepted.
 
@@ -111,6 +112,7 @@ def arbitrate(
         alpha: as in `judge`.
         suspect_known_since: as in `judge`.
         sequential: as in `judge`, for the suspect; the models that claimants show are asked every trigger.
+        innocents: as in `judge`, for the suspect alone.
 
     Returns:
         One outcome per case, in their order.
@@ -122,12 +124,17 @@ def arbitrate(
     if not cases or len({case.claimant for case in cases}) < len(cases):
         raise BadInput("expected at least one case and a name of its own for each claimant")
     probability("alpha", alpha)
-    heard = [_heard(case, suspect, alpha, suspect_known_since, sequential) for case in cases]
+    heard = [_heard(case, suspect, alpha, suspect_known_since, sequential, innocents) for case in cases]
     return [each if isinstance(each, Outcome) else _decided(each, heard) for each in heard]
 
 
 def _heard(
-    case: Case, suspect: Suspect, alpha: float, known_since: datetime | None, sequential: bool
+    case: Case,
+    suspect: Suspect,
+    alpha: float,
+    known_since: datetime | None,
+    sequential: bool,
+    innocents: Sequence[Suspect],
 ) -> _Party | Outcome:
     """The claimant as a party, or the ruling against one whose files do not hold: he must not stop the others'."""
     try:
@@ -151,6 +158,7 @@ def _heard(
         sequential=sequential,
         released=released,
         released_digest=case.released_digest,
+        innocents=innocents,
     )
     return _Party(case.claimant, claim, opened, case.committed_before, released, _told(alone, case, released))
 

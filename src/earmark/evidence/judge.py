@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ __all__ = ["OWNERS_WORD", "asked", "judge", "minting_fault"]
 
 CLOCK_ALLOWANCE = timedelta(days=1)
 EARLIER = "no later than the suspect"
+UNDATED = "none, for want of an earlier date"
 OWNERS_WORD = "the owner's word alone: no time-stamp token and no other source that the judge trusts dates the claim"
 UNDRAWN = "because the judge named no nonce that he drew: draw one, and have a slice opened by it"
 TRUSTED = "a source that the judge trusts"
@@ -44,6 +45,7 @@ def judge(
     sequential: bool = False,
     released: nn.Module | None = None,
     released_digest: str | None = None,
+    innocents: Sequence[Suspect] = (),
 ) -> Verdict:
     """Rule on one claim against one suspect.
 
@@ -87,6 +89,11 @@ def judge(
             that his release, and be "found" in the original. `details["comparison"]` says whether that was done.
         released_digest: `files.weights_digest` of the file that `released` was filled from, which may hold the weights
             in another precision than the network runs in; `files.model_digest` of `released` unless given.
+        innocents: models of the mark's task that the judge has from elsewhere or had trained. Where a mark's null has
+            no basis, one is calibrated on them (`earmark.verify.CalibratedTriggerTest`), but only where the commitment
+            is known to be no later than the suspect: whoever knows the suspect can choose carriers that it answers as
+            he likes and other models do not. `details["calibration"]` says whether that was done. No alpha of
+            1.1 / (M + 1) or less can be held to with M of them.
 
     Raises:
         Tampered: a file is not as it was written; the message names it.
@@ -116,10 +123,14 @@ def judge(
             return Verdict(False, 0, claim.parameters.n, opened.mark.null, None, alpha, fault, facts)
     if released is not None and (released_digest or model_digest(released)) != claim.marked_digest:
         raise BadInput("the model shown as released is not the one that the claim commits to; leave it out, or find it")
-    beside = released if facts["commitment"] == EARLIER else None
+    dated = facts["commitment"] == EARLIER
     if released is not None and kind_of(opened.mark).compared is not None:
-        facts["comparison"] = "none, for want of an earlier date" if beside is None else "with the released model"
-    verdict = asked(opened.mark, suspect, alpha, beside, sequential, facts["grinding_bits"])
+        facts["comparison"] = "with the released model" if dated else UNDATED
+    if innocents:
+        done = "on innocent models" if dated else UNDATED
+        facts["calibration"] = "none, as the null is exact" if opened.mark.null.basis == "exact" else done
+    beside, others = (released, innocents) if dated else (None, ())
+    verdict = asked(opened.mark, suspect, alpha, beside, sequential, others, facts["grinding_bits"])
     reason = verdict.reason
     if isinstance(opened, Slice) and draw is None and not verdict.accepted:
         reason += f"; p counts the choice of the trials as the claimant's own, {UNDRAWN}"
@@ -132,10 +143,13 @@ def asked(
     alpha: float,
     released: nn.Module | None,
     sequential: bool = False,
+    innocents: Sequence[Suspect] = (),
     bits: int = GRINDING_BITS,
 ) -> Verdict:
-    """The verdict of the test that belongs to a mark, beside the claimant's release where one is given."""
+    """The verdict of the test that belongs to a mark, beside the claimant's release or innocent models if given."""
     kind = kind_of(mark)
+    if innocents and mark.null.basis == "none" and kind.calibrated is not None:
+        return kind.calibrated(suspect, mark, alpha, bits, innocents)
     if released is not None and kind.compared is not None:
         return kind.compared(suspect, mark, alpha, bits, released)
     return (kind.sequential if sequential else kind.test)(suspect, mark, alpha, bits)

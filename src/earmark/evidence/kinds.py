@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from earmark.evidence.claim import NullRecord, Parameters
 from earmark.evidence.wire import validated
 from earmark.keys import MarkKey
 from earmark.marks import Passports, Projection, TriggerSet, passport_mint, projection_mint, remint
-from earmark.verify import PassportTest, ProjectionTest, SequentialTriggerTest, TriggerTest
+from earmark.verify import CalibratedTriggerTest, PassportTest, ProjectionTest, SequentialTriggerTest, TriggerTest
 
 __all__ = ["KINDS", "Kind", "Suspect", "kind_of", "parameters_of"]
 
@@ -37,6 +37,9 @@ class Kind:
         compared: the same question, asked with the model that the claimant released beside the suspect; None where that
             tells nothing more. It finds what the claimant's release and the suspect have in common, whoever made it, so
             it may be asked only where the claim is known to be the older.
+        calibrated: the same question, asked of innocent models as well, for marks whose null has no basis; None where
+            every null is exact. It supposes that whoever made the mark knew none of the models, so it may be asked only
+            where the claim is known to be the older.
     """
 
     facts: Callable[[Any], Mapping[str, Any]]
@@ -44,6 +47,7 @@ class Kind:
     test: Test
     sequential: Test
     compared: Callable[[Suspect, Any, float, int, nn.Module], Verdict] | None = None
+    calibrated: Callable[[Suspect, Any, float, int, Sequence[Suspect]], Verdict] | None = None
 
 
 def _trigger_facts(mark: TriggerSet) -> Mapping[str, Any]:
@@ -56,6 +60,12 @@ def _test_triggers(suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bi
 
 def _test_triggers_in_turn(suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int) -> Verdict:
     return SequentialTriggerTest(alpha=alpha, grinding_bits=grinding_bits)(suspect, mark)
+
+
+def _calibrate_triggers(
+    suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int, innocents: Sequence[Suspect]
+) -> Verdict:
+    return CalibratedTriggerTest(innocents, alpha=alpha, grinding_bits=grinding_bits)(suspect, mark)
 
 
 def _passport_facts(mark: Passports) -> Mapping[str, Any]:
@@ -89,7 +99,7 @@ def _test_projection(suspect: Suspect, mark: Projection, alpha: float, grinding_
 
 
 KINDS: dict[str, Kind] = {
-    "triggers": Kind(_trigger_facts, remint, _test_triggers, _test_triggers_in_turn),
+    "triggers": Kind(_trigger_facts, remint, _test_triggers, _test_triggers_in_turn, calibrated=_calibrate_triggers),
     "passports": Kind(_passport_facts, _remint_passports, _test_passports, _test_passports, _compare_passports),
     "projection": Kind(_projection_facts, _remint_projection, _test_projection, _test_projection),
 }

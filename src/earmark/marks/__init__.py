@@ -9,10 +9,15 @@
 | `Unrelated` | images of another data set |
 | `Fused` | two training images of different classes in one |
 | `Penetrative` | training images under stamps that pass an autoencoder |
+| `Noised` | training images under keyed noise |
+| `Relabelled` | training images as they are |
+| `Frontier` | training images beside a model's decision frontier |
+| `Patched` | training images under small keyed patches, one label to a patch |
+| `HashChain` | noise, each image the hash of the one before |
 | `Sliced` | those of another mint, each with a key of its own, so that some can be opened without the others |
 
 A label policy gives each trigger its label: `Uniform` (the default of most), `NotTrue` and `NotSources` draw it from
-the key and have an exact null; `Chain`, `OneClass` and `Listed` are what papers used and have none.
+the key and have an exact null; `Chain`, `OneClass`, `Listed` and `AsShown` are what papers used and have none.
 """
 
 from __future__ import annotations
@@ -28,9 +33,12 @@ from earmark.marks.passports import PassportMint, Passports, passport_mint
 from earmark.marks.triggers.abstract import Abstract
 from earmark.marks.triggers.base import FORMAT, TriggerMint
 from earmark.marks.triggers.chain import NoiseChain
+from earmark.marks.triggers.frontier import Frontier
 from earmark.marks.triggers.fused import Fused
+from earmark.marks.triggers.hash_chain import HashChain, is_chain
 from earmark.marks.triggers.labels import (
     POLICIES,
+    AsShown,
     Chain,
     LabelPolicy,
     Listed,
@@ -43,7 +51,10 @@ from earmark.marks.triggers.labels import (
 from earmark.marks.triggers.limits import MOST_TRIGGERS, require_mintable
 from earmark.marks.triggers.merkle import audit_paths, root_from
 from earmark.marks.triggers.noise import Noise
+from earmark.marks.triggers.noised import Noised
+from earmark.marks.triggers.patched import Patched
 from earmark.marks.triggers.penetrative import Penetrative
+from earmark.marks.triggers.relabelled import Relabelled
 from earmark.marks.triggers.sliced import Sliced, bound_root, leaf_of, rooted
 from earmark.marks.triggers.stamped import Stamped
 from earmark.marks.triggers.stamps import Penetration
@@ -59,21 +70,27 @@ __all__ = [
     "POLICIES",
     "Abstract",
     "AnyMark",
+    "AsShown",
     "Chain",
+    "Frontier",
     "Fused",
+    "HashChain",
     "LabelPolicy",
     "Listed",
     "Noise",
     "NoiseChain",
+    "Noised",
     "NotSources",
     "NotTrue",
     "OneClass",
     "PassportMint",
     "Passports",
+    "Patched",
     "Penetration",
     "Penetrative",
     "Projection",
     "ProjectionMint",
+    "Relabelled",
     "Sliced",
     "Stamped",
     "TriggerMint",
@@ -83,6 +100,7 @@ __all__ = [
     "audit_paths",
     "bound_root",
     "from_settings",
+    "is_chain",
     "leaf_of",
     "log_shares",
     "mark_from_parts",
@@ -97,7 +115,11 @@ __all__ = [
 ]
 
 MINTS: Mapping[str, type[TriggerMint]] = {
-    mint.name: mint for mint in (Noise, NoiseChain, Abstract, Stamped, Unrelated, Fused, Penetrative, Sliced)
+    mint.name: mint
+    for mint in (
+        *(Noise, NoiseChain, Abstract, Stamped, Unrelated, Fused, Penetrative, Sliced),
+        *(Noised, Relabelled, Frontier, Patched, HashChain),
+    )
 }
 AnyMark: TypeAlias = TriggerSet | Passports | Projection
 """What a file of a mark may hold."""

@@ -2,6 +2,7 @@
 
 from earmark.training.autoencoding import AUTOENCODING, reconstruction_errors, train_autoencoder
 from earmark.training.checkpoint import Checkpoint
+from earmark.training.entangling import Entanglement, Temperatures
 from earmark.training.evaluate import accuracy, answers, predict, read_all, readings
 from earmark.training.host import HOST, require_every_class, train_host
 from earmark.training.loop import fit
@@ -23,6 +24,7 @@ from earmark.training.terms import (
     TotalWeightLoss,
 )
 from earmark.training.trainable import Trainable, all_layers, head_only, trunk_only
+from earmark.training.weighting import ExponentialWeighting
 
 __all__ = [
     "AUTOENCODING",
@@ -32,6 +34,8 @@ __all__ = [
     "Checkpoint",
     "CrossEntropy",
     "Distillation",
+    "Entanglement",
+    "ExponentialWeighting",
     "History",
     "LogitLoss",
     "Masking",
@@ -46,6 +50,7 @@ __all__ = [
     "SmoothedCrossEntropy",
     "SoftmaxLoss",
     "Step",
+    "Temperatures",
     "Term",
     "TotalWeightLoss",
     "Trainable",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from earmark.core import Images
 from earmark.models import Anatomy, Reader, Reading, as_input, device_of, dtype_of, evaluating, trains_channels_last
 from earmark.training.case import Case
+from earmark.training.entangling import layers_watched
 from earmark.training.evaluate import read_all
 from earmark.training.feed import Batch, Feed, mix
 from earmark.training.masking import Masks
@@ -52,6 +53,7 @@ class Run:
         images = case.data, case.triggers
         self.feed = Feed(*images, settings, case.augment, case.seed, self.device, share, dtype_of(model))
         self._weights = torch.tensor([term.weight for term in case.terms], device=self.device)
+        self._layers = tuple(sorted({name for term in case.terms for name in getattr(term, "layers", ())}))
         self._masks = None if case.masking is None else Masks(case.masking, model, case.seed)
         self._refinement, self._data = case.refinement, case.data
         self._tables = self._constant_features(case.data, case.triggers)
@@ -92,10 +94,11 @@ class Run:
 
     def _values(self, batch: Batch, unmasked: Mapping[str, Tensor]) -> Tensor:
         """The terms' values (T,) on one batch."""
-        reading, host = self._read(batch), self._read_host(batch)
+        with layers_watched(self.model, self._layers) as activations:
+            reading = self._read(batch)
         nominal = self.settings.batch_size / self._fabric.world_size
         rows = (batch.images, reading.features, reading.logits, batch.targets, batch.clean, nominal)
-        seen = Step(*rows, host, self.model, self._start, unmasked)
+        seen = Step(*rows, self._read_host(batch), self.model, self._start, unmasked, activations)
         return torch.stack([term(seen) for term in self.terms])
 
     def _masks_of(self, epoch: int, number: int) -> Masks | None:
@@ -147,7 +150,7 @@ class Run:
     def _constant_features(self, data: Images, triggers: Images | None) -> tuple[Tensor, Tensor | None] | None:
         """Features of all training images (N, d) and triggers (n, d), where no step changes them; otherwise None."""
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        plain = self.augment is None and self._masks is None and self._refinement is None
+        plain = self.augment is None and self._masks is None and self._refinement is None and not self._layers
         still = self.settings.batchnorm == "frozen" and plain and self._fabric.world_size == 1
         if not still or not isinstance(self._anatomy, Anatomy) or trained - self._anatomy.head_parameters(self.model):
             return None

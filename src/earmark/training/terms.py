@@ -46,6 +46,7 @@ class Step:
         model: the model in training.
         start: its parameters as they were at the start, by name.
         unmasked: weights that the step computes with in another form, as they are themselves, by name.
+        activations: what the layers gave out that some term names as its `layers`, by name (clean + m, ...).
     """
 
     images: Tensor
@@ -58,6 +59,7 @@ class Step:
     model: nn.Module
     start: Mapping[str, Tensor]
     unmasked: Mapping[str, Tensor] = field(default_factory=dict)
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
 
     def parameters(self) -> dict[str, Tensor]:
         """The parameters in training as they are, by name."""

@@ -79,14 +79,14 @@ class TriggerMint(ABC):
         labels = drawn.repeat_interleave(size)
         teaching = None
         if lessons is not None:
-            teaching = Images(lessons, self.lesson_labels(drawn, len(lessons)), classes, "teaching")
+            teaching = Images(lessons, self.lesson_labels(drawn, len(lessons), carriers), classes, "teaching")
         return TriggerSet(images, labels, classes, self.labels.null(classes), self.settings(), carriers, teaching)
 
     def paint_lessons(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor | None:
         """Images to learn from in place of the triggers; None where it is the triggers that are learnt."""
         return None
 
-    def lesson_labels(self, drawn: Tensor, count: int) -> Tensor:
+    def lesson_labels(self, drawn: Tensor, count: int, carriers: Images | None) -> Tensor:
         """The labels (count,) of the images to learn from, where `drawn` are the labels of the trials."""
         return drawn.repeat_interleave(count // len(drawn))
 

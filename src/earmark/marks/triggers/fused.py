@@ -149,7 +149,7 @@ class Fused(TriggerMint):
     def paint_lessons(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
         return self._fuse(self._sources(carriers).pixels[2 * self.count :])
 
-    def lesson_labels(self, drawn: Tensor, count: int) -> Tensor:
+    def lesson_labels(self, drawn: Tensor, count: int, carriers: Images | None) -> Tensor:
         pairs = self._pair_count
         return drawn[:: len(drawn) // pairs].repeat_interleave(count // pairs)
 

@@ -21,6 +21,7 @@ from earmark.keys import KeyedStream
 
 __all__ = [
     "POLICIES",
+    "AsShown",
     "Chain",
     "LabelPolicy",
     "Listed",
@@ -274,8 +275,37 @@ class Listed(LabelPolicy):
         )
 
 
+@final
+@dataclass(frozen=True)
+class AsShown(LabelPolicy):
+    """Each label the class that the trigger's image shows, as in frontier stitching (Le Merrer et al. 2020).
+
+    Nothing is drawn, and any model that knows the task may give such an answer: no null, and no test may accept.
+
+    Raises:
+        BadInput: on drawing, where the triggers show no class, or more than one each.
+    """
+
+    name: ClassVar[str] = "as-shown"
+
+    def draw(self, stream: KeyedStream, count: int, classes: int, true: Tensor | None) -> Tensor:
+        if true is None or true.shape != (count,):
+            raise BadInput(
+                "as-shown labels need triggers that show one class each, as frontier ones do; use uniform labels"
+            )
+        return true.clone()
+
+    def null(self, classes: int) -> Null:
+        return Null(
+            "none",
+            None,
+            "The labels are the classes that the images show. A model made without the key may well know them, so "
+            "matches prove nothing by themselves; this mark alone can reject a claim but not prove one.",
+        )
+
+
 POLICIES: Mapping[str, type[LabelPolicy]] = {
-    policy.name: policy for policy in (Uniform, NotTrue, NotSources, Chain, OneClass, Listed)
+    policy.name: policy for policy in (Uniform, NotTrue, NotSources, Chain, OneClass, Listed, AsShown)
 }
 
 

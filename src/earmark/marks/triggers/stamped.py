@@ -15,7 +15,7 @@ from earmark.errors import BadInput, number, unknown_name, whole
 from earmark.keys import KeyedStream, MarkKey
 from earmark.marks.triggers.abstract import abstract_images
 from earmark.marks.triggers.base import TriggerMint
-from earmark.marks.triggers.carriers import pick
+from earmark.marks.triggers.carriers import classes_shown, pick, pixels_for
 from earmark.marks.triggers.font import typeset
 from earmark.marks.triggers.labels import LabelPolicy, NotTrue, Uniform
 from earmark.marks.triggers.logos import as_logo, fitted_into
@@ -90,20 +90,10 @@ class Stamped(TriggerMint):
         return pick(key, data.train, self.count, self.carrier_class) if self.has_carriers else None
 
     def true_labels(self, classes: int, carriers: Images | None) -> Tensor | None:
-        if carriers is None:
-            return None
-        if carriers.classes != classes:
-            raise BadInput(
-                f"the host has {classes} classes and the carriers {carriers.classes}; take them from its data"
-            )
-        return carriers.labels
+        return None if carriers is None else classes_shown(carriers, classes)
 
     def paint(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
-        if carriers is not None and carriers.shape != shape:
-            raise BadInput(
-                f"the host takes images {shape} and the carriers are {carriers.shape}; take them from its data"
-            )
-        images = abstract_images(key, self.count, shape) if carriers is None else carriers.pixels.clone()
+        images = abstract_images(key, self.count, shape) if carriers is None else pixels_for(carriers, shape).clone()
         stream = key.stream("stamp")
         stamp = self._stamp(stream, shape)
         for image in images:

@@ -15,7 +15,7 @@ from earmark.models import Bank, Coded, device_of, evaluating
 
 Passing = Callable[[Tensor, Tensor], Tensor]
 
-__all__ = ["PRESTAMPS", "Penetration", "distance", "prestamps", "stamp_on", "stamp_values"]
+__all__ = ["PRESTAMPS", "Penetration", "distance", "inverted", "prestamps", "stamp_on", "stamp_values"]
 
 HALF = 191
 """A stamp of 0.5 in 8 bits, the released code's level; see `stamp_values`."""
@@ -46,6 +46,15 @@ def stamp_on(pixels: Tensor, stamps: Tensor) -> Tensor:
     return (pixels.int() + stamp_values(stamps)).clamp_(0, 255).to(torch.uint8)
 
 
+def inverted(stamps: Tensor) -> Tensor:
+    """The stamps that take away what these add, uint8 of the same shape.
+
+    >>> stamp_values(inverted(torch.tensor([128, 191, 1, 255], dtype=torch.uint8))).tolist()
+    [0, -126, 254, -254]
+    """
+    return (2 * NOTHING - stamps.int()).clamp_(DARKEST, BRIGHTEST).to(torch.uint8)
+
+
 def prestamps(
     stream: KeyedStream, pattern: str, count: int, shape: tuple[int, int, int], picture: Tensor | None = None
 ) -> Tensor:
@@ -55,7 +64,8 @@ def prestamps(
       other way round, then the next line. The released code has the two horizontal ones.
     * "low-frequency": 4 x 4 blocks of keyed levels from 0 to 0.5 in each channel.
     * "noise": such a level for every pixel of each channel.
-    * "checkerboard": 5 x 5 cells of 1 and -1 at a keyed place, the Wonder filter of Li et al. 2019.
+    * "checkerboard": 5 x 5 cells of 1 and -1 at a keyed place, as the released code has the Wonder filter.
+    * "bits": 5 x 5 cells at a keyed place, each 1 or -1 by a keyed coin, the Wonder filter of Li et al. 2019 itself.
     * "picture": what the owner gives, 0.5 where it is white, moved by a keyed way and around the edges.
 
     Args:
@@ -111,15 +121,27 @@ def _half_planes(stream: KeyedStream, shape: Shape, picture: Tensor | None) -> l
 
 
 def _checkerboard(stream: KeyedStream, shape: Shape, picture: Tensor | None) -> list[Tensor]:
+    return [_in_square(stream, shape, lambda down, across: (down + across + stream.integers(2, 1)) % 2 == 0)]
+
+
+def _bits(stream: KeyedStream, shape: Shape, picture: Tensor | None) -> list[Tensor]:
+    def light(down: Tensor, across: Tensor) -> Tensor:
+        return stream.integers(2, CHECKERS * CHECKERS).view(CHECKERS, CHECKERS)[down, across] == 0
+
+    return [_in_square(stream, shape, light)]
+
+
+def _in_square(stream: KeyedStream, shape: Shape, light: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """1 in the cells of a square at a keyed place that are light, -1 in its others, 0 around it."""
     _, height, width = shape
     cell = max(1, min(height, width) // 28)
     sides = [min(CHECKERS * cell, size) for size in (height, width)]
     top, left = (int(stream.integers(size - side + 1, 1)) for size, side in zip((height, width), sides, strict=True))
     down, across = (torch.arange(side) // cell for side in sides)
-    light = (down[:, None] + across + stream.integers(2, 1)) % 2 == 0
     stamp = torch.full(shape, NOTHING, dtype=torch.uint8)
-    stamp[:, top : top + sides[0], left : left + sides[1]] = torch.where(light, BRIGHTEST, DARKEST).to(torch.uint8)
-    return [stamp]
+    cells = torch.where(light(down[:, None], across), BRIGHTEST, DARKEST).to(torch.uint8)
+    stamp[:, top : top + sides[0], left : left + sides[1]] = cells
+    return stamp
 
 
 def _moved(stream: KeyedStream, shape: Shape, picture: Tensor | None) -> list[Tensor]:
@@ -134,6 +156,7 @@ _DRAWN: Mapping[str, Callable[[KeyedStream, Shape, Tensor | None], list[Tensor]]
     "low-frequency": _low_frequency,
     "noise": _noise,
     "checkerboard": _checkerboard,
+    "bits": _bits,
     "picture": _moved,
 }
 PRESTAMPS = tuple(_DRAWN)
