@@ -81,8 +81,9 @@ class Feed:
         pixels, targets = self._pixels.index_select(0, rows), self._labels.index_select(0, rows)
         if self._augment is not None:
             pixels = self._augment(pixels, drawing)
-        drawn = rows[:0]
-        if self._triggers is not None:
+        if self._triggers is None:
+            drawn = rows[:0]
+        else:
             order = torch.randperm(len(self._triggers), generator=drawing)
             drawn = self._mine(order[: self._settings.triggers_per_batch])
             pixels = torch.cat([pixels, self._trigger_pixels.index_select(0, drawn)])
@@ -91,7 +92,8 @@ class Feed:
         return Batch(rows, drawn, images, targets)
 
     def _mine(self, index: Tensor) -> Tensor:
-        return index[self._rank :: self._world].to(self._pixels.device)
+        mine = index if self._world == 1 else index[self._rank :: self._world]
+        return mine if mine.device == self._pixels.device else mine.to(self._pixels.device)
 
 
 def mix(seed: int, epoch: int, step: int) -> int:

@@ -74,7 +74,7 @@ class Masking:
 
 
 class Masks:
-    """The masks of one run: one factor for each weight, 0 where it is dropped, in one buffer.
+    """The masks of one run: for each weight 0 where it is dropped, and 1 where it stays.
 
     A random mask is a function of (seed, epoch, which mask of the epoch), so a resumed run draws it again. One by
     magnitude is a function of the weights at its time, so it is a part of the run's state.
@@ -86,17 +86,18 @@ class Masks:
         if not self._weights:
             kinds = ", ".join(kind.__name__ for kind in masking.layers)
             raise BadInput(f"masking: no layer of the kinds {kinds} has weights that train; name other kinds")
-        first = next(iter(self._weights.values()))
-        self._size = sum(weight.numel() for weight in self._weights.values())
-        self._kept = 1 / (1 - masking.drop) if masking.rescale and not masking.lasting else 1.0
-        self._flat = torch.full((self._size,), self._kept, dtype=first.dtype, device=first.device)
-        self._factors, at = {}, 0
-        for name, weight in self._weights.items():  # laid out as the weights are, whatever their memory format
-            piece = self._flat[at : at + weight.numel()]
-            self._factors[name] = piece.as_strided(weight.shape, _strides(weight), piece.storage_offset())
+        self._scale = 1 / (1 - masking.drop) if masking.rescale and not masking.lasting else 1.0
+        weights = list(self._weights.values())
+        size, first = sum(weight.numel() for weight in weights), weights[0]
+        self._flat, self._kept, at = torch.ones(size, dtype=first.dtype, device=first.device), list[Tensor](), 0
+        for weight in weights:  # laid out as the weights are, whatever their memory format
+            self._kept.append(self._flat.as_strided(weight.shape, _strides(weight), at))
             at += weight.numel()
-        self._dropped = torch.empty(0, dtype=torch.int64)
+        self._dropped = torch.empty(0, dtype=torch.int64, device=first.device)
         self._drawn: tuple[int, int] | None = None
+        self._own = {name: weight.detach().requires_grad_() for name, weight in self._weights.items()}
+        self._room = [_alike(weight) for weight in weights] if self.live else []
+        self._zero = self._flat.new_zeros(())
 
     @property
     def live(self) -> bool:
@@ -106,7 +107,7 @@ class Masks:
     @property
     def factors(self) -> Mapping[str, Tensor]:
         """What each weight is multiplied with: 0, or 1 / (1 - p)."""
-        return self._factors
+        return {name: kept * self._scale for name, kept in zip(self._weights, self._kept, strict=True)}
 
     def draw(self, epoch: int, step: int) -> None:
         """Draw the mask of this step, if it is not the last step's still."""
@@ -122,8 +123,8 @@ class Masks:
             self._drop_smallest()
         if self._how.lasting:
             with torch.no_grad():
-                for name, weight in self._weights.items():
-                    weight.mul_(self._factors[name] != 0)
+                for weight, kept in zip(self._weights.values(), self._kept, strict=True):
+                    weight.mul_(kept)
             self._flat.fill_(1.0)
 
     def _begins(self, step: int) -> bool:
@@ -131,26 +132,25 @@ class Masks:
         return step % self._how.every == 0 if self._how.every is not None else step == 0
 
     def _draw_at_random(self, seed: int) -> None:
-        """Counted in passes over the weights, which is what it costs: none for a small share, four for a large one."""
-        share = self._how.drop
+        """Counted in passes over the weights, which is what it costs: none for a small share, three for a large one."""
+        share, size = self._how.drop, len(self._flat)
         if share <= SPARSE:
-            self._flat.index_fill_(0, self._dropped.to(self._flat.device), self._kept)
+            self._flat.index_fill_(0, self._dropped, 1.0)
             # with replacement; so many draws hit the wanted share of different weights on average
-            draws = round(math.log1p(-share) / math.log1p(-1 / self._size)) if self._size > 1 else round(share)
-            self._dropped = torch.randint(self._size, (draws,), generator=torch.Generator().manual_seed(seed))
-            self._flat.index_fill_(0, self._dropped.to(self._flat.device), 0.0)
+            draws = round(math.log1p(-share) / math.log1p(-1 / size)) if size > 1 else round(share)
+            drawn = torch.randint(size, (draws,), generator=torch.Generator().manual_seed(seed))
+            self._dropped = drawn.to(self._flat.device)
+            self._flat.index_fill_(0, self._dropped, 0.0)
         else:
-            words = np.random.SFC64(seed).random_raw(-(-self._size // 4)).view(np.uint16)[: self._size]
-            factors = np.multiply(words >= round(share * 2**16), self._kept, dtype=np.float32)
-            self._flat.copy_(torch.from_numpy(factors))
+            words = np.random.SFC64(seed).random_raw(-(-size // 4)).view(np.uint16)[:size]
+            self._flat.copy_(torch.from_numpy((words >= round(share * 2**16)).view(np.uint8)))  # bool is copied slowly
 
     def _drop_smallest(self) -> None:
         sizes = [weight.detach().abs().flatten() for weight in self._weights.values()]
         ranked = [torch.cat(sizes)] if self._how.scope == "global" else sizes
         limits = [_smallest(values, self._how.drop) for values in ranked] * (len(sizes) // len(ranked))
-        with torch.no_grad():
-            for (name, weight), limit in zip(self._weights.items(), limits, strict=True):
-                self._factors[name].copy_((weight.abs() > limit) * self._kept)
+        for weight, kept, limit in zip(self._weights.values(), self._kept, limits, strict=True):
+            kept.copy_(weight.detach().abs() > limit)
 
     @contextmanager
     def applied(self) -> Iterator[Mapping[str, Tensor]]:
@@ -159,19 +159,26 @@ class Masks:
         On leaving, gradients are those of the weights themselves: the layers' times M / (1 - p), which is the chain
         rule through W . M / (1 - p), and what a term sent to the leaves.
         """
-        own = {name: weight.detach().requires_grad_() for name, weight in self._weights.items()}
+        for name, weight in self._weights.items():
+            if self._own[name].data_ptr() != weight.data_ptr():  # the model was moved
+                self._own[name] = weight.detach().requires_grad_()
+        masked = list(zip(self._weights.values(), self._own.values(), self._kept, self._room, strict=True))
         try:
-            with torch.no_grad():
-                for name, weight in self._weights.items():
-                    weight.data = torch.mul(weight.data, self._factors[name], out=_alike(weight))
-            yield own
+            for weight, _, kept, room in masked:
+                weight.data = self._product(weight.data, kept, room)
+            yield self._own
         finally:
-            for name, weight in self._weights.items():
-                weight.data = own[name].data
+            for weight, own, kept, _ in masked:
+                weight.data = own.data
                 if weight.grad is not None:
-                    weight.grad.mul_(self._factors[name])
-                if (sent := own[name].grad) is not None:
-                    weight.grad = sent if weight.grad is None else weight.grad.add_(sent)
+                    self._product(weight.grad, kept, weight.grad)
+                if own.grad is not None:
+                    weight.grad = own.grad if weight.grad is None else weight.grad.add_(own.grad)
+                    own.grad = None
+
+    def _product(self, values: Tensor, kept: Tensor, into: Tensor) -> Tensor:
+        """values . M / (1 - p), in one pass."""
+        return torch.addcmul(self._zero, values, kept, value=self._scale, out=into)
 
     @contextmanager
     def holding(self) -> Iterator[None]:
@@ -179,11 +186,11 @@ class Masks:
 
         Momentum and weight decay move them, although the step has no gradient for them.
         """
-        before = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        for weight, room in zip(self._weights.values(), self._room, strict=True):
+            room.copy_(weight.data)
         yield
-        for name, weight in self._weights.items():
-            kept = self._factors[name].clamp(max=1).to(weight.dtype)
-            torch.lerp(before[name], weight.data, kept, out=weight.data)
+        for weight, room, kept in zip(self._weights.values(), self._room, self._kept, strict=True):
+            torch.lerp(room, weight.data, kept.to(weight.dtype), out=weight.data)
 
     def state(self) -> Tensor | None:
         """The mask that stands, where it cannot be drawn again: bool (all weights,)."""
@@ -194,7 +201,7 @@ class Masks:
         if state is None or self._begins(step):
             return
         self._drawn = (epoch, 0 if self._how.every is None else step // self._how.every)
-        torch.mul(state.to(self._flat.device), self._kept, out=self._flat)
+        self._flat.copy_(state)
 
 
 def _weights(model: nn.Module, layers: tuple[type[nn.Module], ...]) -> dict[str, nn.Parameter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,9 @@ class Run:
         self.model = model.to(self.device, memory_format=layout)  # type: ignore[call-overload]
         self.optimizer = _optimizer(model, settings)
         self._wrapped, self._stepper = fabric.setup(model, self.optimizer, move_to_device=False)
+        self._backward: Callable[..., None] = fabric.backward
+        if _passes_through(fabric):
+            self._wrapped, self._backward = model, Tensor.backward
         self._start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
         share = (fabric.global_rank, fabric.world_size)
         images = case.data, case.triggers
@@ -81,7 +84,7 @@ class Run:
         masks = self._masks_of(epoch, number)
         with nullcontext(NONE) if masks is None else masks.applied() as own:
             values = self._values(batch, own)
-            self._fabric.backward((self._weights * values).sum())
+            self._backward(values, gradient=self._weights.to(values.dtype))  # that of the sum of weight * value
         if self.settings.clip is not None:
             self._fabric.clip_gradients(
                 self._wrapped, self._stepper, max_norm=self.settings.clip, error_if_nonfinite=False
@@ -162,6 +165,15 @@ class Run:
                 return None
         others = None if triggers is None else read_all(self.model, self._anatomy, triggers).features
         return features.to(self.device), None if others is None else others.to(self.device, features.dtype)
+
+
+def _passes_through(fabric: Fabric) -> bool:
+    """Whether Fabric around a model would do nothing but take time: on one device, at the model's own precision."""
+    from lightning_fabric.plugins import Precision
+    from lightning_fabric.strategies.single_device import SingleDeviceStrategy
+
+    strategy = fabric.strategy
+    return type(strategy) is SingleDeviceStrategy and type(strategy.precision) is Precision
 
 
 def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:

@@ -124,8 +124,11 @@ class CrossEntropy(_Weighted):
         return "ce" if self.on == "all" else f"ce_{self.on}"
 
     def __call__(self, step: Step) -> Tensor:
-        rows = {"all": slice(None), "clean": slice(step.clean), "triggers": slice(step.clean, None)}[self.on]
-        return F.cross_entropy(step.logits[rows].float(), step.targets[rows])
+        logits, targets = step.logits, step.targets
+        if self.on != "all":
+            rows = slice(step.clean) if self.on == "clean" else slice(step.clean, None)
+            logits, targets = logits[rows], targets[rows]
+        return F.cross_entropy(logits.float(), targets)
 
 
 @dataclass(frozen=True, eq=False)
