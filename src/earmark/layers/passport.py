@@ -33,6 +33,27 @@ class Route:
         self.batch = 0
 
 
+class Made:
+    """What a pass computed, for the loss of the same step: taken once, and no part of a copy."""
+
+    def __init__(self) -> None:
+        self._made: Tensor | None = None
+        self._version = -1
+
+    def __deepcopy__(self, memo: object) -> Made:
+        return Made()
+
+    def keep(self, made: Tensor, weight: Tensor) -> None:
+        """Keep what has a gradient to a weight and was computed as exactly as that weight is."""
+        if made.requires_grad and made.dtype == weight.dtype:
+            self._made, self._version = made, weight._version
+
+    def take(self, weight: Tensor) -> Tensor | None:
+        """What was kept, unless the weight has changed since."""
+        made, self._made = self._made, None
+        return made if self._version == weight._version else None
+
+
 class PassportNorm(nn.Module):
     """A norm with two paths. On "both", a batch of B becomes 2B at the first one: B public images, then B private ones.
 
@@ -53,7 +74,7 @@ class PassportNorm(nn.Module):
         self, norm: nn.Module, route: Route, conv: nn.Conv2d | None, means: Tensor | None, public: bool
     ) -> None:
         super().__init__()
-        self.norm, self.public, self._route, self._conv = norm, public, route, (conv,)
+        self.norm, self.public, self._route, self._conv, self._made = norm, public, route, (conv,), Made()
         flat = None if means is None else means.flatten(2)  # a memory format means nothing to three dimensions
         self.register_buffer("means", flat, persistent=False)
         self.other = copy.deepcopy(norm) if public and isinstance(norm, _NormBase) else None
@@ -65,9 +86,21 @@ class PassportNorm(nn.Module):
         """The private path's gamma and beta, (2, O), with their gradient to the convolution's weight."""
         if self.means is None:
             return torch.stack([self.norm.weight, self.norm.bias])  # type: ignore[list-item]
+        return affine(self._weight, self.means.view(*self.means.shape[:2], *self._weight.shape[1:]))
+
+    def of_the_pass(self) -> Tensor:
+        """The same, those that the pass before computed where the weight is what it was then.
+
+        Their gradient is as large as the weight, and so a step computes it once for all that asks for them.
+        """
+        made = self._made.take(self._weight)
+        return self.affine() if made is None else made
+
+    @property
+    def _weight(self) -> Tensor:
         (conv,) = self._conv
         assert conv is not None, "a layer with passports has its convolution"
-        return affine(conv.weight, self.means.view(*self.means.shape[:2], *conv.weight.shape[1:]))
+        return conv.weight
 
     def forward(self, input: Tensor) -> Tensor:
         route = self._route
@@ -83,7 +116,10 @@ class PassportNorm(nn.Module):
         return seen
 
     def _private(self, x: Tensor) -> Tensor:
-        scale, shift = self.affine()
+        made = self.affine()
+        if self.means is not None:
+            self._made.keep(made, self._weight)
+        scale, shift = made
         norm = self.norm if self.other is None else self.other
         seen: Tensor = functional_call(norm, {"weight": scale, "bias": shift}, (x,))
         return seen

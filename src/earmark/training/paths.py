@@ -81,7 +81,7 @@ class SignLoss:
 
     With `product`, the scales are those of both paths multiplied, and the public one learns from the loss as well.
 
-    It is computed from the weights in training and kept nowhere, so every process of several has it.
+    It is computed from the weights in training, by every process of several for itself.
 
     Attributes:
         norms: the names of the passport layers.
@@ -112,7 +112,7 @@ class SignLoss:
 
     def __call__(self, step: Step) -> Tensor:
         layers = [_layer(step.model, name) for name in self.norms]
-        scales = torch.cat([layer.affine()[0] for layer in layers]).float()
+        scales = torch.cat([layer.of_the_pass()[0] for layer in layers]).float()
         if self.product:
             scales = scales * torch.cat([layer.norm.get_parameter("weight") for layer in layers])
         return sign_loss(scales, self.bits, self.margin, self.ridge, self.weight)
