@@ -43,6 +43,7 @@ __all__ = [
     "ITERATIONS",
     "LENET_BATCH",
     "LENET_TRIGGERS",
+    "LOOPED",
     "METHODS",
     "TRIGGERS_PER_BATCH",
     "EmbeddingStep",
@@ -75,8 +76,8 @@ METHODS: dict[str, Callable[[], Backdoor]] = {
     "FixLL+SPL": fixll_spl,
 }
 BATCH, TRIGGERS_PER_BATCH, TRIGGERS = 32, 4, 100
-ITERATIONS = 4
-"""Steps of a stamp search that are timed together."""
+ITERATIONS, LOOPED = 40, 4
+"""Steps that are timed together, of a stamp search and of the loop that it is compared with, which has no start."""
 LENET_BATCH, LENET_TRIGGERS = 64, 16
 """What the recipe of Wen et al. 2023 trains LeNet-5 with."""
 
@@ -227,7 +228,7 @@ def stamp_iteration(stamps: int, bank: Bank, looks: int = 30) -> Timed:
 
 
 def stamp_loop(bank: Bank, looks: int = 30) -> Timed:
-    """As many steps for one stamp as the released code makes them: a loop over autoencoders and single images."""
+    """`LOOPED` steps for one stamp as the released code makes them: a loop over autoencoders and single images."""
     starts, carriers = _stamps(1, looks)
     wanted, images = stamp_values(starts)[0].float() / 255, carriers[0].float() / 255
     stamp = wanted.clone().requires_grad_()
@@ -243,7 +244,7 @@ def stamp_loop(bank: Bank, looks: int = 30) -> Timed:
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
 
-    return lambda: [step() for _ in range(ITERATIONS)]  # type: ignore[func-returns-value]
+    return lambda: [step() for _ in range(LOOPED)]  # type: ignore[func-returns-value]
 
 
 def _stamps(stamps: int, looks: int) -> tuple[Tensor, Tensor]:

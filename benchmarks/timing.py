@@ -28,6 +28,10 @@ class Times:
         """Median over rounds of this case's time divided by the floor's time in the same round."""
         return statistics.median(own / least for own, least in zip(self.seconds, floor.seconds, strict=True))
 
+    def each(self, count: int) -> Times:
+        """The time of one of `count` equal steps."""
+        return Times(tuple(seconds / count for seconds in self.seconds))
+
     def to_dict(self) -> dict[str, Any]:
         """Milliseconds, as JSON types."""
         return {

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from earmark.core import rng
 from earmark.errors import BadInput, CannotCarry
-from earmark.layers import Site, affine, expose, find_sites, on_path, passport_norms, protect, windows
+from earmark.layers import Site, affine, expose, find_sites, on_path, passport, passport_norms, protect, windows
 from earmark.models import ResNet18, built
 
 IMAGE = torch.rand(1, 1, 8, 8, generator=rng(0))
@@ -116,6 +116,44 @@ def test_the_scale_learns_through_the_convolution_that_it_is_made_of() -> None:
     assert layer.means is not None
     torch.testing.assert_close(conv.weight.grad, layer.means[0].view(1, 8, 3, 3).expand(8, 8, 3, 3))
     assert name == "trunk.4"
+
+
+def test_a_pass_and_the_loss_behind_it_share_the_scale_and_its_gradient_until_the_weight_changes() -> None:
+    """Oracle: the scale computed twice, once in the pass and once for the loss."""
+    network = protected(built(Chain, rng(0)), public=False)
+    (_, layer), *_ = passport_norms(network).items()
+    weight = layer._weight
+    wanted = torch.autograd.grad(network(IMAGE).square().sum() + layer.affine().square().sum(), weight)
+    answers, made = network(IMAGE), layer.of_the_pass()
+    torch.testing.assert_close(torch.autograd.grad(answers.square().sum() + made.square().sum(), weight), wanted)
+    assert torch.equal(layer.of_the_pass(), made)  # taken before, and so computed again
+    network(IMAGE)
+    assert layer.of_the_pass().grad_fn is not made.grad_fn
+    network(IMAGE)
+    with torch.no_grad():
+        weight.mul_(2)
+    assert torch.equal(layer.of_the_pass(), layer.affine())
+    assert not torch.equal(layer.affine(), made)
+
+
+def test_a_network_can_be_copied_right_after_a_pass() -> None:
+    network = protected(built(Chain, rng(0)), public=False)
+    network(IMAGE)
+    torch.testing.assert_close(copy.deepcopy(network)(IMAGE), network(IMAGE))
+
+
+def test_a_step_computes_the_scales_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, computed = protected(built(Chain, rng(0)), public=False), list[Tensor]()
+
+    def counted(weight: Tensor, means: Tensor) -> Tensor:
+        computed.append(weight)
+        return affine(weight, means)
+
+    monkeypatch.setattr(passport, "affine", counted)
+    network(IMAGE)
+    for layer in passport_norms(network).values():
+        layer.of_the_pass()
+    assert len(computed) == len(passport_norms(network)) == 2
 
 
 @pytest.mark.parametrize("public", [True, False])

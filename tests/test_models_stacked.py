@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from earmark.core import rng
 from earmark.errors import BadInput
-from earmark.models import AUTOENCODERS, Autoencoder, Bank, MLPAutoencoder, autoencoder, built
+from earmark.models import AUTOENCODERS, Autoencoder, Bank, MLPAutoencoder, autoencoder, built, stacked
 from earmark.models.stacked import SMALL
 
 SHAPE = (1, 8, 8)
@@ -74,9 +74,11 @@ def test_what_is_frozen_has_no_gradient_and_the_rest_has_its_own(frozen: str) ->
 
 @pytest.mark.parametrize(("family", "settings"), DENSE)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("intel", [False, True])
 def test_the_halves_join_to_the_members_and_a_shift_moves_what_enters(
-    family: str, settings: dict[str, object], dtype: torch.dtype
+    family: str, settings: dict[str, object], dtype: torch.dtype, intel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(stacked, "INTEL", intel)
     alone = members(family, dtype, **settings)
     halves, seen = Bank(alone).halves(), images(4, dtype)
     assert halves is not None
@@ -89,7 +91,9 @@ def test_the_halves_join_to_the_members_and_a_shift_moves_what_enters(
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_halves_stay_what_the_bank_was_where_it_learns_on() -> None:
+@pytest.mark.parametrize("intel", [False, True])
+def test_halves_stay_what_the_bank_was_where_it_learns_on(intel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacked, "INTEL", intel)
     bank = Bank(members("mlp", widths=WIDTHS))
     halves, seen = bank.halves(), images(4)
     assert halves is not None

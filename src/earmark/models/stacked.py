@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +26,11 @@ ONEDNN = torch.backends.mkldnn.is_available() and all(  # type: ignore[no-untype
     hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
 )
 """Whether PyTorch was built with oneDNN's products; no public function reaches them. Without them all is `baddbmm`."""
+CPUINFO = Path("/proc/cpuinfo")
+INTEL = bool(torch.backends.mkl.is_available()) and (  # type: ignore[no-untyped-call]
+    CPUINFO.exists() and "GenuineIntel" in CPUINFO.read_text()
+)
+"""Whether PyTorch's products are MKL's on its maker's processors: one for all members is then the fastest."""
 SMALL = 2**14
 """From so many weights on, oneDNN's product is faster than the call of it is long."""
 
@@ -44,7 +50,7 @@ class Dense(NamedTuple):
 
 
 class Own(NamedTuple):
-    """One member's layer: W (b, a), W^T (a, b), each in the order in which it is fastest, the bias, what follows."""
+    """A layer, one member's or all: W (.., b, a), W^T (.., a, b), each as it is fastest, the bias, what follows."""
 
     weight: Tensor
     turned: Tensor
@@ -79,22 +85,24 @@ class StackedSequential(nn.Sequential):
 
 
 class FrozenChain:
-    """Such layers with the weights that they have now, in the order that oneDNN likes best, there and back.
+    """Such layers with the weights that they have now, in the order in which products are fastest, there and back.
 
     Args:
         layers: with weights of their own for every member; copied.
     """
 
     def __init__(self, layers: Sequence[Dense]) -> None:
-        own = _members(layers) if _by_member(layers[0].weight) else []
+        own = _members(layers) if _by_member(layers[0].weight) and not INTEL else []
         self._members = [[_packed(layer) for layer in each] for each in own]
-        self._layers = [] if own else [Dense(w.detach().clone(), _copy(bias), then) for w, bias, then in layers]
+        self._layers = [] if own else [_both_ways(layer) for layer in layers]
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """(N, a) or (K, N, a) to (K, N, b)."""
+        made: Tensor
         if self._layers:
-            return _chain(inputs, self._layers)
-        made: Tensor = _Chain.apply(inputs, self._members)  # type: ignore[no-untyped-call]
+            made = _Frozen.apply(inputs.expand(len(self._layers[0].weight), -1, -1), self._layers)  # type: ignore[no-untyped-call]
+        else:
+            made = _Chain.apply(inputs, self._members)  # type: ignore[no-untyped-call]
         return made
 
 
@@ -157,6 +165,11 @@ def _members(layers: Sequence[Dense]) -> list[list[Own]]:
     return [list(own) for own in zip(*apart, strict=True)]
 
 
+def _both_ways(layer: Dense) -> Own:
+    weight, bias = layer.weight.detach().clone(), _copy(layer.bias)
+    return Own(weight, weight.mT.contiguous(), None if bias is None else bias[:, None], layer.then)
+
+
 def _copy(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.detach().clone()
 
@@ -170,10 +183,31 @@ def _packed(layer: Own) -> Own:
     return Own(there, back, bias, layer.then)
 
 
+class _Frozen(torch.autograd.Function):
+    """All members' layers by one product each, with no gradient but that of the rows (K, N, a)."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, layers: Sequence[Own]) -> Tensor:
+        made: list[Tensor] = []
+        for _, turned, bias, then in layers:
+            rows = rows @ turned if bias is None else torch.baddbmm(bias, rows, turned)
+            made.append(rows := FOLLOWS[then](rows))
+        ctx.layers = layers
+        ctx.save_for_backward(*made)
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        for layer, made in zip(reversed(ctx.layers), reversed(ctx.saved_tensors), strict=True):
+            slope = _back_through(layer.then, slope, made) @ layer.weight
+        return slope, None
+
+
 class _Chain(torch.autograd.Function):
     """The same, member by member, with oneDNN's products.
 
-    PyTorch's own matrix products are MKL's, which use half of the vector width on processors that are not Intel's.
+    PyTorch's own matrix products are MKL's, which use half of the vector width on processors that are not Intel's. On
+    Intel's they gain where weights can be turned beforehand, and nothing where they learn.
     """
 
     @staticmethod

@@ -177,7 +177,7 @@ class Masks:
                     own.grad = None
 
     def _product(self, values: Tensor, kept: Tensor, into: Tensor) -> Tensor:
-        """values . M / (1 - p), in one pass."""
+        """Values or gradients . M / (1 - p), in one pass."""
         return torch.addcmul(self._zero, values, kept, value=self._scale, out=into)
 
     @contextmanager
