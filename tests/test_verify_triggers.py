@@ -98,6 +98,8 @@ def test_details_are_json_and_say_what_the_decision_rests_on() -> None:
         "scores": True,
         "unanswered": 0,
         "log10_p_before_grinding": verdict.log10_p,
+        "classes_told": 1,
+        "decimals": 0,
     }
     assert "38 of 40" in verdict.reason
 

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from earmark.cli import options
-from earmark.cli.claimants import Builder, brought, check_there, names_of
+from earmark.cli import options, suspects
+from earmark.cli.claimants import Brought, Builder, brought, check_there, names_of
 from earmark.cli.group import BAD_INPUT
 from earmark.cli.hearings import heard, ruling_of
 from earmark.cli.networks import fitting, network
 from earmark.cli.opening import draws_of
 from earmark.cli.output import new_file, note, show
 from earmark.cli.secrets import Minted
+from earmark.cli.suspects import Approach
 from earmark.cli.timestamps import dated_by, moment, times_of
 from earmark.core import Verdict
 from earmark.errors import BadInput
 from earmark.evidence import arbitrate
-from earmark.evidence.kinds import kind_of
+from earmark.evidence.kinds import Suspect, kind_of
 from earmark.marks import TriggerSet
 from earmark.reports import write_ruling
+from earmark.suspects import spoken
 
 __all__ = ["STATUS", "judge", "verify"]
 
 STATUS: Final = {True: 0, False: 1, None: 3}
 """The exit status of each decision; 2 is bad input, so no mistake of the caller reads as a verdict."""
 
-SuspectFile = Annotated[Path, typer.Argument(metavar="SUSPECT", help="The weights of the model that stands accused.")]
 Times = Annotated[
     list[str] | None,
     typer.Option(
@@ -52,13 +54,19 @@ Innocents = Annotated[
 
 
 def verify(
-    suspect: SuspectFile,
+    suspect: suspects.Suspect,
     mark: options.MarkFile,
     alpha: options.Alpha = 1e-6,
     sequential: Sequential = False,
     innocent: Innocents = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
+    form: suspects.Service = None,
+    suspect_set: suspects.SuspectSet = None,
+    class_names: suspects.ClassNamesFile = None,
+    transcript: suspects.TranscriptFile = None,
+    decoys: suspects.Decoys = None,
+    decoys_each: suspects.DecoysEach = 3,
     as_json: options.Json = False,
 ) -> None:
     """Test a suspect for a mark, as its owner does.
@@ -75,20 +83,28 @@ def verify(
         )
     kind = kind_of(minted.mark)
     test, task = kind.sequential if sequential else kind.test, minted.task(mark)
-    accused = network(model, suspect, model_set, task)
     if innocent and minted.mark.null.basis == "exact":
         note("the mark's null is exact, so innocent models are not asked")
+    others = []
     if innocent and kind.calibrated is not None and minted.mark.null.basis == "none":
         others = [fitting(network(model, path, model_set, task), task, str(path)) for path in innocent]
-        verdict = kind.calibrated(accused, minted.mark, alpha, 0, others)
-    else:
-        verdict = test(accused, minted.mark, alpha, 0)
-    show(as_json, {"suspect": suspect.name, "claimant": minted.name, **verdict.to_dict()}, str(verdict))
+    approach = Approach(form, suspect_set, class_names, transcript, decoys, decoys_each)
+    with ExitStack() as stack:
+        accused: Suspect
+        if approach.applies(suspect):
+            accused = stack.enter_context(approach.reached(suspect, [task], [minted.mark]))
+        else:
+            accused = network(model, Path(suspect), model_set, task)
+        if others and kind.calibrated is not None:
+            verdict = kind.calibrated(accused, minted.mark, alpha, 0, others)
+        else:
+            verdict = test(accused, minted.mark, alpha, 0)
+    show(as_json, {"suspect": spoken(suspect), "claimant": minted.name, **verdict.to_dict()}, str(verdict))
     raise typer.Exit(STATUS[verdict.accepted])
 
 
 def judge(
-    suspect: SuspectFile,
+    suspect: suspects.Suspect,
     claim: Annotated[list[Path], typer.Option("--claim", metavar="FILE", help="A claim; may be repeated.")],
     evidence: Annotated[
         list[Path], typer.Option("--evidence", metavar="DIR", help="The opened evidence of that claim.")
@@ -146,6 +162,12 @@ def judge(
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     force: options.Force = False,
+    form: suspects.Service = None,
+    suspect_set: suspects.SuspectSet = None,
+    class_names: suspects.ClassNamesFile = None,
+    transcript: suspects.TranscriptFile = None,
+    decoys: suspects.Decoys = None,
+    decoys_each: suspects.DecoysEach = 3,
     as_json: options.Json = False,
 ) -> None:
     """Rule on a claim on a suspect, or between several.
@@ -176,12 +198,13 @@ def judge(
     cases = [each.case(*known) for each, known in zip(found, facts, strict=True)]
     since = None if known_since is None else moment(known_since)
     page = None if ruling is None else new_file(ruling, force)
-    accused = builder.accused(suspect, found)
-    suspected = accused if page is None else heard(accused, found)
     others = [builder.accused(path, found) for path in innocent or ()]
-    outcomes = arbitrate(
-        cases, suspected, alpha=alpha, suspect_known_since=since, sequential=sequential, innocents=others
-    )
+    approach = Approach(form, suspect_set, class_names, transcript, decoys, decoys_each)
+    with _accused(suspect, builder, approach, found) as accused:
+        suspected = accused if page is None else heard(accused, found)
+        outcomes = arbitrate(
+            cases, suspected, alpha=alpha, suspect_known_since=since, sequential=sequential, innocents=others
+        )
     verdicts = {one.claimant: one.verdict if len(outcomes) > 1 else one.alone for one in outcomes}
     if page is not None:
         write_ruling(page, ruling_of(suspect, suspected, found, verdicts, known_since))
@@ -189,8 +212,19 @@ def judge(
     raise typer.Exit(_status(verdicts[cases[0].claimant]))
 
 
-def _tell(as_json: bool, suspect: Path, verdicts: Mapping[str, Verdict]) -> None:
-    values = [{"suspect": suspect.name, "claimant": name, **verdict.to_dict()} for name, verdict in verdicts.items()]
+@contextmanager
+def _accused(suspect: str, builder: Builder, approach: Approach, found: Sequence[Brought]) -> Iterator[Suspect]:
+    if not approach.applies(suspect):
+        yield builder.accused(Path(suspect), found)
+        return
+    tasks = [each.task for each in found if each.task is not None]
+    marks = [each.evidence.mark for each in found if each.evidence is not None]
+    with approach.reached(suspect, tasks, marks) as asked:
+        yield asked
+
+
+def _tell(as_json: bool, suspect: str, verdicts: Mapping[str, Verdict]) -> None:
+    values = [{"suspect": spoken(suspect), "claimant": name, **verdict.to_dict()} for name, verdict in verdicts.items()]
     value: Any = values if len(values) > 1 else values[0]
     show(as_json, value, *(f"{name}: {_words(verdict)}" for name, verdict in verdicts.items()))
 

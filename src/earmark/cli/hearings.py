@@ -17,6 +17,7 @@ from earmark.evidence.kinds import Suspect
 from earmark.files import weights_digest
 from earmark.marks import TriggerSet
 from earmark.reports import CaseFile, CourtRuling, shown_trials
+from earmark.suspects import kind_of_suspect, spoken
 
 __all__ = ["heard", "ruling_of"]
 
@@ -28,19 +29,21 @@ def heard(suspect: Suspect, found: Sequence[Brought]) -> Suspect:
 
 
 def ruling_of(
-    file: Path, suspect: Suspect, found: Sequence[Brought], verdicts: Mapping[str, Verdict], known_since: str | None
+    text: str, suspect: Suspect, found: Sequence[Brought], verdicts: Mapping[str, Verdict], known_since: str | None
 ) -> CourtRuling:
     """The page of a hearing."""
     cases = [_case(name, verdict, by, suspect) for (name, verdict), by in zip(verdicts.items(), found, strict=True)]
-    facts = {"Suspect": file.name, **_digest(file)}
+    facts = {"Suspect": spoken(text), **_digest(text)}
     facts["Known since"] = "not stated" if known_since is None else known_since
     facts["Program"] = f"earmark, with torch {torch.__version__}"
-    return CourtRuling(file.name, cases, facts, rfc3339(datetime.now(UTC)))
+    return CourtRuling(spoken(text), cases, facts, rfc3339(datetime.now(UTC)))
 
 
-def _digest(file: Path) -> Mapping[str, str]:
+def _digest(text: str) -> Mapping[str, str]:
+    if kind_of_suspect(text) is not None:
+        return {}
     try:
-        return {"Digest of its weights": weights_digest(file)}
+        return {"Digest of its weights": weights_digest(Path(text))}
     except BadInput:
         return {}
 

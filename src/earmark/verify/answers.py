@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from earmark.core import Query
 from earmark.marks import TriggerSet, log_shares, trial_answers
-from earmark.suspects import as_query
+from earmark.suspects import Reached, Unreadable, as_query, plain
 
 __all__ = ["Asking", "Heard", "NoAnswer", "foreign"]
 
 MOST_SCORES = 1 << 17
+DECIMALS = 4
 UNHEARD = (OSError, HTTPException, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt)
 
 
@@ -66,6 +67,9 @@ class Asking:
     Attributes:
         fault: the first thing that came instead of an answer; None while nothing did.
         scored: whether some answers were scores, not labels alone.
+        told: the least number of classes that an answer gave a share to: 1 of a label, k of a list of the first k, K of
+            scores; None while there is no answer.
+        decimals: to how many decimals all scores were rounded, from 0 to 4; None where they were not.
 
     Raises:
         OSError, http.client.HTTPException, MemoryError, torch.OutOfMemoryError: on iteration, as the suspect raised
@@ -78,9 +82,12 @@ class Asking:
     ) -> None:
         self._query: Callable[[Tensor], object] = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
         self._mark, self._size = mark, batch_size
+        self._reached = suspect if isinstance(suspect, Reached) else None
         self._order = torch.arange(mark.trials) if order is None else order
         self.fault: NoAnswer | None = None
         self.scored = False
+        self.told: int | None = None
+        self._rounded = set(range(DECIMALS + 1))
         self._nothing = torch.full((1, mark.classes), math.nan, dtype=torch.float64)
 
     def __iter__(self) -> Iterator[Heard]:
@@ -118,9 +125,34 @@ class Asking:
         answers = _checked(_answers(self._query, images.cpu().float().div_(255)), len(images), classes)
         self.scored |= answers.ndim == 2
         try:
-            return log_shares(answers, classes)
+            shares = log_shares(answers, classes)
         except RuntimeError as error:
             raise NoAnswer(f"it answered with {answers.dtype}, which cannot be computed with") from error
+        self._note(answers, shares)
+        return shares
+
+    def _note(self, answers: Tensor, shares: Tensor) -> None:
+        """See how much the suspect told."""
+        given = shares.isfinite().sum(1)
+        if bool((given > 0).any()):
+            least = int(given[given > 0].min())
+            self.told = least if self.told is None else min(self.told, least)
+        if answers.ndim == 2:
+            scores = answers.double()
+            scores = scores[scores.isfinite()]
+            self._rounded -= {
+                d for d in self._rounded if bool(((scores * 10**d).frac().abs() - 0.5).abs().lt(0.499).any())
+            }
+
+    @property
+    def decimals(self) -> int | None:
+        return min(self._rounded, default=None) if self.scored else None
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What the suspect told and how it was reached, for a verdict."""
+        said: dict[str, Any] = {"scores": self.scored, "classes_told": self.told, "decimals": self.decimals}
+        return said if self._reached is None else {**said, "suspect": dict(self._reached.facts)}
 
 
 @contextmanager
@@ -134,6 +166,8 @@ def foreign(*known: type[Exception]) -> Iterator[None]:
         yield
     except through:
         raise
+    except Unreadable as error:
+        raise NoAnswer(plain(str(error))) from error
     except BaseException as error:
         if isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error):
             raise MemoryError("the suspect needs more memory than is free here; ask it in smaller batches") from error

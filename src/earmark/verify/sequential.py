@@ -29,9 +29,9 @@ class SequentialTriggerTest:
 
     The verdict's `n` and `statistic` count the trials up to the decision, whatever the batch size. `details` holds
     `matches`, `share`, `queries` (images asked: those of the n trials, and the rest of the last batch), `triggers` (how
-    many the mark has), `log10_e_max`, `scores`, `unanswered`, `grinding_bits` and `K`; no interval, since stopping by
-    the data would bias it. A mark whose null has no basis gives nothing to stop early for and goes to `TriggerTest`.
-    What counts as an answer, and the other outcomes, are as there.
+    many the mark has), `log10_e_max`, `unanswered`, `grinding_bits`, `K`, and what `TriggerTest` tells of the answers;
+    no interval, since stopping by the data would bias it. A mark whose null has no basis gives nothing to stop early
+    for and goes to `TriggerTest`. What counts as an answer, and the other outcomes, are as there.
 
     Attributes:
         alpha: the error probability to keep to.
@@ -75,7 +75,7 @@ class SequentialTriggerTest:
                 if self._open(evidence, n):
                     evidence.update(match)
                     unanswered += silent
-        seen = {"queries": queries, "scores": asking.scored, "unanswered": unanswered}
+        seen = {"queries": queries, "unanswered": unanswered, **asking.seen}
         return seen, asking.fault
 
     def _open(self, evidence: stats.SequentialBinomial, n: int) -> bool:

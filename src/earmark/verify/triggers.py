@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from earmark import stats
@@ -40,10 +40,13 @@ class TriggerTest:
             matches would not be enough.
 
     `details` holds `matches`, `share` (k / n), `asr` (the authentication success rate of the papers: the share of
-    triggers whose label the suspect puts first of the task's K classes), `scores` (whether it gave scores, or labels
-    alone, of which less can be read), `clopper_pearson` (95 % interval of the suspect's match rate), `critical_count`
-    (the least k with p <= alpha), `grinding_bits`, `K`, `unanswered` (images without an answer) and
-    `log10_p_before_grinding`. The batch size changes none of them for a suspect that answers each image by itself.
+    triggers whose label the suspect puts first of the task's K classes), `clopper_pearson` (95 % interval of the
+    suspect's match rate), `critical_count` (the least k with p <= alpha), `grinding_bits`, `K`, `unanswered` (images
+    without an answer) and `log10_p_before_grinding`. Of the answers it tells `scores` (whether there were any, or
+    labels alone, of which less can be read), `classes_told` (the least number of classes that an answer gave a share
+    to: 1 of a label, k of a list of the first k), `decimals` (to how many all scores were rounded, None where they were
+    not) and, of suspects in `earmark.suspects`, `suspect` (how it was reached). The batch size changes none of them for
+    a suspect that answers each image by itself.
 
     Attributes:
         alpha: the error probability to keep to.
@@ -72,8 +75,9 @@ class TriggerTest:
             unanswered += int(heard.silent.sum())
             on_top += heard.on_top
         if asking.fault is not None and unanswered == len(mark):
-            return unanswered_verdict(mark, asking.fault, self.alpha, self.grinding_bits)
-        seen = {"asr": on_top / len(mark), "scores": asking.scored, "unanswered": unanswered}
+            verdict = unanswered_verdict(mark, asking.fault, self.alpha, self.grinding_bits)
+            return replace(verdict, details={**verdict.details, **asking.seen})
+        seen = {"asr": on_top / len(mark), "unanswered": unanswered, **asking.seen}
         if mark.null.rate is None:
             return self._without_null(mark, matches, seen, asking.fault)
         return self._with_null(mark, mark.null.rate, matches, seen, asking.fault)

@@ -1,0 +1,179 @@
+"""How a service is asked: with patience, at the pace that it bears, within a budget, and under a name if need be."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+from urllib.parse import urlsplit
+
+from earmark.errors import BadInput, number, whole
+from earmark.suspects.answers import plain
+from earmark.suspects.reached import Unreachable, library
+from earmark.suspects.wire import Broken, Message, Reply, exchange, is_private, shown
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Line", "Manners"]
+
+BUSY: Final = (429, 502, 503, 504)
+"""What a service answers that may be well in a moment."""
+LOCKED: Final = (401, 403, 407)
+LONGEST_PAUSE: Final = 60.0
+
+
+@final
+@dataclass(frozen=True)
+class Manners:
+    """The settings of a conversation with a service.
+
+    Attributes:
+        timeout: seconds that one request may take in all, from the look-up of the name to the last byte.
+        retries: how often a request is sent again that had no answer, or one of 429, 502, 503 and 504.
+        backoff: seconds before the first of them; each next one waits twice as long, up to a minute. Where the service
+            says Retry-After, that many; beyond a minute the audit ends, to be taken up again later.
+        rate: requests a second at most; None for as many as are answered.
+        budget: images that may be sent in all, those sent again included; None for as many as the test asks.
+        concurrency: requests under way at once.
+        token: the environment variable whose value authenticates; never told, written or sent to another host.
+        header: the header that it goes into. In `Authorization`, a value without a scheme is a bearer token.
+        agent: the User-Agent; None for that of the HTTP library, which says nothing of an audit.
+        ca: a PEM file with the authority that signed the service's certificate, where the system does not know it.
+
+    Raises:
+        BadInput: a number out of range.
+    """
+
+    timeout: float = 30.0
+    retries: int = 4
+    backoff: float = 0.5
+    rate: float | None = None
+    budget: int | None = None
+    concurrency: int = 4
+    token: str | None = None
+    header: str = "Authorization"
+    agent: str | None = None
+    ca: str | None = None
+
+    def __post_init__(self) -> None:
+        number("timeout", self.timeout, 0.001, 3600)
+        whole("retries", self.retries, 0, 100)
+        number("backoff", self.backoff, 0, LONGEST_PAUSE)
+        whole("concurrency", self.concurrency, 1, 256)
+        if self.rate is not None:
+            number("rate", self.rate, 1e-4, 1e6)
+        if self.budget is not None:
+            whole("budget", self.budget, 0, 1 << 31)
+
+    def headers(self, url: str) -> dict[str, str]:
+        """What goes with every request to `url`.
+
+        Raises:
+            BadInput: the variable is not set or holds no header value, or the way to the service is not private.
+        """
+        known = {"accept": "application/json", "accept-encoding": "identity"}
+        known |= {} if self.agent is None else {"user-agent": self.agent}
+        if self.token is None:
+            return known
+        value = os.environ.get(self.token, "")
+        if not value or not value.isascii() or not value.isprintable():
+            raise BadInput(f"the environment variable {self.token} holds no value that can go into a header; set it")
+        if not is_private(url):
+            raise BadInput(f"{shown(url)} is not encrypted, so everybody on the way could read the token; use https://")
+        bare = self.header.lower() == "authorization" and " " not in value.strip()
+        return {**known, self.header: f"Bearer {value.strip()}" if bare else value.strip()}
+
+    def certificates(self) -> ssl.SSLContext | bool:
+        """What the service's certificate is checked against."""
+        if self.ca is None:
+            return True
+        try:
+            return ssl.create_default_context(cafile=Path(self.ca))
+        except (OSError, ssl.SSLError) as error:
+            raise BadInput(f"{self.ca} holds no certificates; give the authority's root as PEM") from error
+
+
+@final
+class Line:
+    """A line to one service, with manners.
+
+    Attributes:
+        sent: images sent so far, those sent again included.
+    """
+
+    def __init__(self, url: str, manners: Manners) -> None:
+        http: Any = library("httpx", "http")
+        self._manners, self._url, self.sent, self._free = manners, url, 0, 0.0
+        limits = http.Limits(max_connections=manners.concurrency, max_keepalive_connections=manners.concurrency)
+        self._client: httpx.AsyncClient = http.AsyncClient(
+            headers=manners.headers(url),
+            verify=manners.certificates(),
+            limits=limits,
+            timeout=None,
+            follow_redirects=False,
+        )
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.aclose()
+
+    async def tell(self, message: Message, limit: int) -> Reply:
+        """The service's reply, after as many tries as it takes.
+
+        Raises:
+            Unreachable: there is none, the budget is used up, or it is a redirect, or asks for credentials.
+            Unreadable: as `exchange`.
+        """
+        pause, words = self._manners.backoff, ""
+        for left in range(self._manners.retries, -1, -1):
+            await self._turn(message)
+            try:
+                reply = await exchange(self._client, message, limit, self._manners.timeout)
+            except Broken as error:
+                words, wait = str(error), None
+            else:
+                if reply.status not in BUSY:
+                    return self._let_in(reply)
+                words, wait = f"it answered with status {reply.status}", reply.wait
+            if wait is not None and wait > LONGEST_PAUSE:
+                raise Unreachable(f"{shown(self._url)} asks to be left alone for {wait:.0f} seconds; go on after that")
+            if left:
+                await asyncio.sleep(pause if wait is None else wait)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        tries = self._manners.retries + 1
+        raise Unreachable(f"{shown(self._url)} gave no answer in {tries} tries ({words}); so there is no verdict")
+
+    def _let_in(self, reply: Reply) -> Reply:
+        if 300 <= reply.status < 400:
+            host = plain(urlsplit(reply.location or "").netloc.split("@")[-1], 80) if reply.location else ""
+            there = f" to {host}" if host else ""
+            raise Unreachable(
+                f"{shown(self._url)} sends requests on{there}, and pixels go to nobody but the host that was named; "
+                "give the address that it means, if it is the suspect's"
+            )
+        if reply.status in LOCKED:
+            raise Unreachable(
+                f"{shown(self._url)} does not let this client in (status {reply.status}); name the environment "
+                "variable that holds its token with token=VARIABLE"
+            )
+        return reply
+
+    async def _turn(self, message: Message) -> None:
+        """Wait for the rate, and pay from the budget."""
+        budget = self._manners.budget
+        if budget is not None and self.sent + message.images > budget:
+            raise Unreachable(
+                f"the budget of {budget} images is used up; raise budget= to go on, what was answered is in the "
+                "transcript, if one is kept"
+            )
+        self.sent += message.images
+        if self._manners.rate is not None:
+            now = time.monotonic()
+            at = max(now, self._free)
+            self._free = at + 1 / self._manners.rate
+            await asyncio.sleep(at - now)
