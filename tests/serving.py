@@ -67,6 +67,9 @@ def serving(answer: Callable[[Asked], Said], context: Any = None) -> Iterator[Se
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        timeout = 10.0
 
         def log_message(self, *_: object) -> None:
             return
@@ -110,7 +113,7 @@ def serving(answer: Callable[[Asked], Said], context: Any = None) -> Iterator[Se
 
     server = Server(("127.0.0.1", 0), Handler)
     if context is not None:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     host = "localhost" if context is not None else "127.0.0.1"
     served = Served(f"http{'s' if context is not None else ''}://{host}:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

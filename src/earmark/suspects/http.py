@@ -84,21 +84,26 @@ class Service(Reached):
 
     async def _ask(self, pixels: Tensor, heard: Heard | None) -> list[Answer]:
         answers: dict[int, Answer] = {}
+        faults: list[Exception] = []
         gate = asyncio.Semaphore(self._manners.concurrency)
 
         async def one(places: Tensor) -> None:
             async with gate:
-                for at, answer in zip(places.tolist(), await self._batch(pixels[places]), strict=True):
-                    answers[at] = answer
-                    if heard is not None:
-                        heard(at, answer)
+                if faults:
+                    return
+                try:
+                    said = await self._batch(pixels[places])
+                except Exception as error:  # of any kind: the others that are under way are heard out first
+                    faults.append(error)
+                    return
+            for at, answer in zip(places.tolist(), said, strict=True):
+                answers[at] = answer
+                if heard is not None:
+                    heard(at, answer)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for places in torch.split(torch.arange(len(pixels)), self._form.batch):
-                    group.create_task(one(places))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await asyncio.gather(*map(one, torch.split(torch.arange(len(pixels)), self._form.batch)))
+        if faults:
+            raise faults[0]
         return [answers[at] for at in range(len(pixels))]
 
     async def _batch(self, pixels: Tensor) -> list[Answer]:

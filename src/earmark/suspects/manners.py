@@ -88,8 +88,10 @@ class Manners:
         bare = self.header.lower() == "authorization" and " " not in value.strip()
         return {**known, self.header: f"Bearer {value.strip()}" if bare else value.strip()}
 
-    def certificates(self) -> ssl.SSLContext | bool:
-        """What the service's certificate is checked against."""
+    def certificates(self, url: str) -> ssl.SSLContext | bool:
+        """What the service's certificate is checked against; nothing is loaded, and nothing passes, without TLS."""
+        if not url.startswith("https:"):
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.ca is None:
             return True
         try:
@@ -112,7 +114,7 @@ class Line:
         limits = http.Limits(max_connections=manners.concurrency, max_keepalive_connections=manners.concurrency)
         self._client: httpx.AsyncClient = http.AsyncClient(
             headers=manners.headers(url),
-            verify=manners.certificates(),
+            verify=manners.certificates(url),
             limits=limits,
             timeout=None,
             follow_redirects=False,

@@ -89,10 +89,13 @@ class Intake:
             raise BadInput(f"its input has the shape {list(shape)}, expected four dimensions: batch, channels and size")
         if layout is not None and layout not in LAYOUTS:
             raise unknown_name("layout", layout, LAYOUTS)
-        first, last = dims[1] in (1, 3), dims[3] in (1, 3)
-        if layout is None and first == last and not (dims[1] is None and dims[3] is None):
+        places = {"nchw": dims[1], "nhwc": dims[3]}
+        fits = [name for name, dim in places.items() if dim in (1, 3)] or [
+            n for n, dim in places.items() if dim is None
+        ]
+        if layout is None and set(map(places.get, fits)) <= {1, 3} and len(fits) == 2:
             raise BadInput(f"its input {list(shape)} may be nchw or nhwc; say which with layout=")
-        layout = layout or ("nhwc" if last else "nchw")
+        layout = layout or next(iter(fits), "nchw")
         channels, *size = [dims[1], *dims[2:]] if layout == "nchw" else [dims[3], *dims[1:3]]
         if channels not in (None, 1, 3):
             raise BadInput(f"its input {list(shape)} has {channels} channels, expected 1 or 3; say layout= if it has")
