@@ -7,8 +7,9 @@ each match with probability `rate` (1/K for uniform labels over K classes). Natu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final, final
 
 from scipy import special
@@ -19,12 +20,14 @@ __all__ = [
     "GRINDING_BITS",
     "SequentialBinomial",
     "accepts",
+    "benjamini_hochberg",
     "calibrated_rate",
     "calibration_error",
     "chernoff_bound",
     "clopper_pearson",
     "critical_count",
     "grind_log10_p",
+    "holm",
     "log_binomial_tail",
     "log_e_value",
     "required_triggers",
@@ -290,6 +293,54 @@ def calibrated_rate(matches: Sequence[int], n: int) -> float:
         raise BadInput(f"expected at least one innocent model and one trial, got {models} and {n}")
     each = 1 / (MISSED * models * (models + 1))
     return clopper_pearson(max(matches), n, 1 - 2 * each)[1]
+
+
+# ---------------------------------------------------------------------------------------------------- several questions
+
+
+def holm(log10_ps: Sequence[float]) -> list[float]:
+    """log10 of Holm's adjusted p-values: reject those at most alpha, and any false rejection has probability <= alpha.
+
+    With p_(1) <= ... <= p_(m), the i-th is max over j <= i of min(1, (m - j + 1) p_(j)). It holds however the questions
+    hang together (Holm 1979, Scandinavian Journal of Statistics 6, 65-70).
+
+    >>> [round(10**p, 3) for p in holm([math.log10(p) for p in (0.01, 0.04, 0.03)])]
+    [0.03, 0.06, 0.06]
+
+    Raises:
+        BadInput: a p-value above 1, or none.
+    """
+    return _adjusted(log10_ps, lambda rank, m: m - rank, descending=False)
+
+
+def benjamini_hochberg(log10_ps: Sequence[float]) -> list[float]:
+    """log10 of Benjamini & Hochberg's adjusted p-values: of those at most alpha, a share of alpha is false on average.
+
+    With p_(1) <= ... <= p_(m), the i-th is min over j >= i of min(1, m / j p_(j)). It holds for questions that are
+    independent or hang together positively (Benjamini & Hochberg 1995, Journal of the Royal Statistical Society B
+    57(1), 289-300; Benjamini & Yekutieli 2001, Annals of Statistics 29(4)).
+
+    >>> [round(10**p, 3) for p in benjamini_hochberg([math.log10(p) for p in (0.01, 0.04, 0.03)])]
+    [0.03, 0.04, 0.04]
+
+    Raises:
+        BadInput: a p-value above 1, or none.
+    """
+    return _adjusted(log10_ps, lambda rank, m: m / (rank + 1), descending=True)
+
+
+def _adjusted(log10_ps: Sequence[float], factor: Callable[[int, int], float], descending: bool) -> list[float]:
+    """Each p times the factor of its rank, made monotone from the smallest up, or from the largest down."""
+    if not all(p <= 0 for p in log10_ps):
+        raise BadInput("log10 p: expected numbers of at most 0")
+    m = len(log10_ps)
+    order = sorted(range(m), key=lambda at: log10_ps[at])
+    scaled = [min(0.0, log10_ps[at] + math.log10(factor(rank, m))) for rank, at in enumerate(order)]
+    running = list(accumulate(reversed(scaled), min))[::-1] if descending else list(accumulate(scaled, max))
+    out = [0.0] * m
+    for at, value in zip(order, running, strict=True):
+        out[at] = value
+    return out
 
 
 # -------------------------------------------------------------------------------------------------- sequential samples

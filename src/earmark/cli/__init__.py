@@ -5,7 +5,7 @@
 | owner | `key new`, `key show`, `train`, `mint`, `embed`, `commit`, `attest`, `open` |
 | anyone | `fidelity`, `attested`, `report`, `demo`, `reproduce PAPER` |
 | thief, forger | `attack NAME` |
-| judge | `verify`, `judge` |
+| judge | `verify`, `judge`, `scan` |
 
 Each takes `--json` (one value on standard output, everything else on standard error) and `--help`, which ends in an
 example. Status 0 is success or an accepted claim, 1 a rejected one, 2 bad input, 3 an inconclusive verdict.
@@ -19,6 +19,7 @@ from typing import Any
 import typer
 
 from earmark.cli import attestations, court, demo, evasion, key, measure, opening, owner, reproduce, thief
+from earmark.cli import scan as scanning
 from earmark.cli.group import Command, Commands, example
 
 __all__ = ["app"]
@@ -121,6 +122,12 @@ _add(
     "earmark judge flipped.safetensors --claim commitment/claim.json --evidence commitment/evidence \\",
     "    --released marked.safetensors --model resnet9-p --model-set norm=gn \\",
     "    --committed-before 2024-05-01T12:00:00Z --known-since 2024-06-01T00:00:00Z",
+)
+_add(
+    app,
+    "scan",
+    scanning.scan,
+    "earmark scan --registry claims --suspects suspects.txt --out scan.jsonl",
 )
 _add(app, "report", measure.report, "earmark report verdict.json fidelity.json --out report.html")
 _add(app, "demo", demo.demo, "earmark demo --out demo/")

@@ -108,6 +108,15 @@ class Approach:
 
     @contextmanager
     def reached(self, suspect: str, tasks: Sequence[Task], marks: Sequence[Mark]) -> Iterator[Reached]:
+        """As `connected`, with a progress line."""
+        with (
+            self.connected(suspect, tasks, marks) as found,
+            meter("asking", sum(map(_questions, marks))) as progress,
+        ):
+            yield Watched(found, progress)
+
+    @contextmanager
+    def connected(self, suspect: str, tasks: Sequence[Task], marks: Sequence[Mark]) -> Iterator[Reached]:
         """The suspect, connected for as long as the block lasts.
 
         Args:
@@ -118,9 +127,7 @@ class Approach:
         found = self._opened(suspect, tasks)
         recorded = found if isinstance(found, Transcript) else _kept(found, self.transcript)
         try:
-            mixed = recorded if self.decoys is None else self._mixed(recorded, marks)
-            with meter("asking", sum(map(_questions, marks))) as progress:
-                yield Watched(mixed, progress)
+            yield recorded if self.decoys is None else self._mixed(recorded, marks)
         finally:
             recorded.close()
 

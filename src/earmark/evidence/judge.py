@@ -21,7 +21,7 @@ from earmark.files import digest, model_digest
 from earmark.keys import MarkKey
 from earmark.stats import GRINDING_BITS
 
-__all__ = ["OWNERS_WORD", "asked", "judge", "minting_fault"]
+__all__ = ["OWNERS_WORD", "asked", "claim_fault", "judge", "minting_fault"]
 
 CLOCK_ALLOWANCE = timedelta(days=1)
 EARLIER = "no later than the suspect"
@@ -153,6 +153,12 @@ def asked(
     if released is not None and kind.compared is not None:
         return kind.compared(suspect, mark, alpha, bits, released)
     return (kind.sequential if sequential else kind.test)(suspect, mark, alpha, bits)
+
+
+def claim_fault(claim: Claim, bundle: Bundle) -> tuple[str, str] | None:
+    """The step at which a claim falls before any suspect is asked, with the reason; None for one that holds."""
+    found = ((step, fault) for step, fault in _faults(claim, bundle, None, None, None) if fault is not None)
+    return next(found, None)
 
 
 def minting_fault(mark: Mark, key: MarkKey) -> str | None:

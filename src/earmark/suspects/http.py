@@ -10,6 +10,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
+from earmark.errors import EarmarkError
 from earmark.suspects.answers import Answer, Unreadable
 from earmark.suspects.background import done
 from earmark.suspects.forms import Form
@@ -84,7 +85,7 @@ class Service(Reached):
 
     async def _ask(self, pixels: Tensor, heard: Heard | None) -> list[Answer]:
         answers: dict[int, Answer] = {}
-        faults: list[Exception] = []
+        faults: list[EarmarkError] = []
         gate = asyncio.Semaphore(self._manners.concurrency)
 
         async def one(places: Tensor) -> None:
@@ -93,7 +94,7 @@ class Service(Reached):
                     return
                 try:
                     said = await self._batch(pixels[places])
-                except Exception as error:  # of any kind: the others that are under way are heard out first
+                except EarmarkError as error:  # those that are under way are heard out first
                     faults.append(error)
                     return
             for at, answer in zip(places.tolist(), said, strict=True):

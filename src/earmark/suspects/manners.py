@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import ssl
 import time
@@ -39,6 +40,7 @@ class Manners:
             says Retry-After, that many; beyond a minute the audit ends, to be taken up again later.
         rate: requests a second at most; None for as many as are answered.
         budget: images that may be sent in all, those sent again included; None for as many as the test asks.
+        patience: seconds that the whole audit may take; None for as long as it takes.
         concurrency: requests under way at once.
         token: the environment variable whose value authenticates; never told, written or sent to another host.
         header: the header that it goes into. In `Authorization`, a value without a scheme is a bearer token.
@@ -54,6 +56,7 @@ class Manners:
     backoff: float = 0.5
     rate: float | None = None
     budget: int | None = None
+    patience: float | None = None
     concurrency: int = 4
     token: str | None = None
     header: str = "Authorization"
@@ -69,6 +72,8 @@ class Manners:
             number("rate", self.rate, 1e-4, 1e6)
         if self.budget is not None:
             whole("budget", self.budget, 0, 1 << 31)
+        if self.patience is not None:
+            number("patience", self.patience, 0.001, 1e7)
 
     def headers(self, url: str) -> dict[str, str]:
         """What goes with every request to `url`.
@@ -111,6 +116,7 @@ class Line:
     def __init__(self, url: str, manners: Manners) -> None:
         http: Any = library("httpx", "http")
         self._manners, self._url, self.sent, self._free = manners, url, 0, 0.0
+        self._end = math.inf if manners.patience is None else time.monotonic() + manners.patience
         limits = http.Limits(max_connections=manners.concurrency, max_keepalive_connections=manners.concurrency)
         self._client: httpx.AsyncClient = http.AsyncClient(
             headers=manners.headers(url),
@@ -135,7 +141,7 @@ class Line:
         for left in range(self._manners.retries, -1, -1):
             await self._turn(message)
             try:
-                reply = await exchange(self._client, message, limit, self._manners.timeout)
+                reply = await exchange(self._client, message, limit, self._time())
             except Broken as error:
                 words, wait = str(error), None
             else:
@@ -145,7 +151,7 @@ class Line:
             if wait is not None and wait > LONGEST_PAUSE:
                 raise Unreachable(f"{shown(self._url)} asks to be left alone for {wait:.0f} seconds; go on after that")
             if left:
-                await asyncio.sleep(pause if wait is None else wait)
+                await asyncio.sleep(min(pause if wait is None else wait, max(0.0, self._end - time.monotonic())))
             pause = min(2 * pause, LONGEST_PAUSE)
         tries = self._manners.retries + 1
         raise Unreachable(f"{shown(self._url)} gave no answer in {tries} tries ({words}); so there is no verdict")
@@ -164,6 +170,17 @@ class Line:
                 "variable that holds its token with token=VARIABLE"
             )
         return reply
+
+    def _time(self) -> float:
+        """Seconds that the next exchange may take.
+
+        Raises:
+            Unreachable: the audit has taken as long as it may.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise Unreachable(f"{shown(self._url)} is too slow: the audit took its {self._manners.patience:g} seconds")
+        return min(self._manners.timeout, left)
 
     async def _turn(self, message: Message) -> None:
         """Wait for the rate, and pay from the budget."""
