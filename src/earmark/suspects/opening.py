@@ -23,7 +23,7 @@ from earmark.suspects.wire import shown
 __all__ = ["FORMS", "GIVEN", "form_of", "kind_of_suspect", "makers", "open_suspect", "spoken"]
 
 FORMS: Final[Mapping[str, Any]] = {"hf": HuggingFace, "json": CustomJson, "v2": OpenInference}
-GIVEN: Final = ("url", "names", "classes", "file", "folder")
+GIVEN: Final = ("self", "url", "names", "classes", "file", "folder")
 """What is no setting: the text, the task and the class names say it."""
 
 
@@ -66,8 +66,9 @@ def makers(text: str, form: str | None) -> tuple[Any, ...]:
     """Whose parameters the settings of a suspect are; `GIVEN` are not among them."""
     kind = kind_of_suspect(text)
     if kind == "http":
-        return FORMS[form_of(text, form)], Manners
-    return {"onnx": (OnnxModel,), "transformers": (Checkpoint,)}.get(kind or "", ())
+        return FORMS[form_of(text, form)].__init__, Manners
+    own: Mapping[str, Any] = {"onnx": OnnxModel, "transformers": Checkpoint}
+    return (own[kind].__init__,) if kind in own else ()
 
 
 def open_suspect(
