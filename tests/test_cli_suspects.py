@@ -146,9 +146,7 @@ def test_class_names_come_from_a_file(folder: Path, tmp_path: Path) -> None:
         assert told["details"]["suspect"]["class_names"]["count"] == 10
         assert "named no class of the mark's task, but 'kind " in run(folder, *words, status=2)
     (tmp_path / "names.json").write_text('{"a": 10}')
-    assert "expected a class from 0 to 9" in run(
-        folder, *words, "--class-names", f"{tmp_path}/names.json", status=2
-    )
+    assert "expected a class from 0 to 9" in run(folder, *words, "--class-names", f"{tmp_path}/names.json", status=2)
 
 
 # ----------------------------------------------------------------------------------------------------------------- scan
@@ -209,5 +207,3 @@ def test_a_folder_of_models_and_a_list_of_lines_are_scanned(folder: Path, tmp_pa
 def test_a_list_that_is_none_is_one_clear_error(folder: Path, tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "list.json").write_text(content)
     assert said in run(folder, "scan", "--registry", "@claims", "--suspects", f"{tmp_path}/list.json", status=2)
-
-

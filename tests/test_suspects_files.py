@@ -126,7 +126,7 @@ def test_a_file_that_is_no_onnx_model_and_an_output_that_is_not_there(tmp_path: 
         OnnxModel(path, 10, output="scores")(torch.zeros(1, 3, 6, 6))
 
 
-# ---------------------------------------------------------------------------------------------------------- Transformers
+# --------------------------------------------------------------------------------------------------------- Transformers
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_a_checkpoints_class_names_are_mapped_to_the_task(checkpoint: tuple[Path
 def test_a_folder_without_safetensors_or_processor_is_one_clear_error(
     checkpoint: tuple[Path, Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(BadInput, match="has no config.json"):
+    with pytest.raises(BadInput, match=r"has no config\.json"):
         open_suspect(f"transformers:{tmp_path}", MARK)
     (tmp_path / "config.json").write_bytes((checkpoint[0] / "config.json").read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from serving import Asked, Said, Served, hugging_face, minted, open_inference, serving, well_known
 
 from earmark.core import Verdict
+from earmark.errors import BadInput
 from earmark.keys import MarkKey
 from earmark.suspects import ClassNames, CustomJson, HuggingFace, OpenInference, Unreachable, Unreadable, open_suspect
 from earmark.suspects.wire import Reply
@@ -123,18 +124,21 @@ def test_scores_that_are_no_numbers_are_no_answer(number: str) -> None:
 )
 def test_wrong_shapes_of_a_v2_server_are_no_answer(output: dict[str, Any]) -> None:
     good = open_inference(LABEL)
-    with serving(lambda asked: good(asked) if asked.number % 4 else Said.json({"outputs": [output]})) as served:
-        with pytest.raises(Exception, match="does not describe"):
-            judged(served, "v2")
-    with serving(lambda asked: good(asked) if asked.number % 4 != 3 else Said.json({"outputs": [output]})) as served:
+    bad = Said.json({"outputs": [output]})
+    with serving(lambda _: bad) as served, pytest.raises(BadInput, match="does not describe"):
+        judged(served, "v2")
+    with serving(lambda asked: good(asked) if asked.number % 4 != 3 else bad) as served:
         verdict = judged(served, "v2")
     assert (verdict.accepted, verdict.statistic, verdict.details["unanswered"]) == (True, 18, 6)
 
 
 def test_too_few_scores_are_a_rejecting_verdict_that_counts_them() -> None:
-    with serving(open_inference(LABEL, classes=10)) as served:
-        with open_suspect(f"{served.url}/v2/models/net", minted(KEY, classes=12), **QUICK) as suspect:
-            verdict = TriggerTest()(suspect, minted(KEY, classes=12))
+    mark = minted(KEY, classes=12)
+    with (
+        serving(open_inference(LABEL, classes=10)) as served,
+        open_suspect(f"{served.url}/v2/models/net", mark, **QUICK) as suspect,
+    ):
+        verdict = TriggerTest()(suspect, mark)
     assert verdict.accepted is False
     assert "10 scores and the mark's task has 12 classes" in verdict.reason
 
@@ -177,18 +181,13 @@ def test_a_body_without_an_end_is_broken_off() -> None:
 
 
 def test_slow_drips_meet_a_total_deadline_for_bodies_and_heads() -> None:
+    brief, began = {"timeout": 0.3, "retries": 0}, time.monotonic()
     with serving(lambda _: Said(b"[]" * 1000, drip=0.05)) as served, pytest.raises(Unreachable, match="took longer"):
-        began = time.monotonic()
-        judged(served, timeout=0.3, retries=0)
-    assert time.monotonic() - began < 2
-    with (
-        dripping(b"HTTP/1.1 200 OK\r\n" + b"x-filler: 1\r\n" * 1000) as url,
-        pytest.raises(Unreachable, match="longer"),
-    ):
-        began = time.monotonic()
-        with open_suspect(url, MARK, form="hf", timeout=0.3, retries=0) as suspect:
-            suspect(MARK.images[:1].float() / 255)
-    assert time.monotonic() - began < 2
+        judged(served, **brief)
+    head = b"HTTP/1.1 200 OK\r\n" + b"x-filler: 1\r\n" * 1000
+    with dripping(head) as url, pytest.raises(Unreachable, match="took longer"):
+        judged(Served(url), concurrency=1, **brief)
+    assert time.monotonic() - began < 5
 
 
 @contextmanager
@@ -241,17 +240,16 @@ def test_a_host_that_hangs_up_is_an_error() -> None:
 def test_no_redirect_is_followed_and_no_pixel_reaches_the_other_host(status: int) -> None:
     with serving(GOOD) as other:
         away = Said(b"", status, headers={"location": f"{other.url}/elsewhere?token=x"})
-        with serving(lambda _: away) as served, pytest.raises(Unreachable, match="sends requests on to 127.0.0.1"):
+        with serving(lambda _: away) as served, pytest.raises(Unreachable, match=r"sends requests on to 127\.0\.0\.1"):
             judged(served)
         assert other.asked == []
 
 
 def test_a_door_that_is_closed_is_no_verdict() -> None:
-    for status in (401, 403):
-        with serving(lambda _: Said(b"", status)) as served, pytest.raises(Unreachable, match="token=VARIABLE"):
+    for status, words in ((401, "token=VARIABLE"), (403, "token=VARIABLE"), (404, "status 404"), (204, "status 204")):
+        shut = Said(b"", status)
+        with serving(lambda _, shut=shut: shut) as served, pytest.raises(Unreachable, match=words):
             judged(served)
-    with serving(lambda _: Said(b"", 404)) as served, pytest.raises(Unreachable, match="status 404"):
-        judged(served)
 
 
 @pytest.fixture(scope="module")
@@ -333,19 +331,19 @@ FORMS = [
 @given(JSON, st.sampled_from(FORMS), st.integers(1, 3))
 def test_whatever_json_comes_is_an_answer_for_each_image_or_unreadable(value: Any, form: Any, count: int) -> None:
     body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
-    try:
-        answers = form.read(Reply(200, "application/json", body), count)
-    except Unreadable as error:
-        assert str(error).isprintable()
-    else:
-        assert len(answers) == (count if isinstance(form, OpenInference) else 1)
+    assert read(form, body, count) in (None, count if isinstance(form, OpenInference) else 1)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=60), st.sampled_from(FORMS))
 def test_whatever_bytes_come_are_an_answer_or_unreadable(body: bytes, form: Any) -> None:
     for content in (body, gzip.compress(body)[:40]):
-        try:
-            form.read(Reply(200, "?", content), 1)
-        except Unreadable as error:
-            assert str(error).isprintable()
+        assert read(form, content, 1) in (None, 1)
+
+
+def read(form: Any, body: bytes, count: int) -> int | None:
+    """How many answers a form finds in a body; None where it finds none and says so in printable words."""
+    try:
+        return len(form.read(Reply(200, "?", body), count))
+    except Unreadable as error:
+        return None if str(error).isprintable() else -1

@@ -157,7 +157,7 @@ def test_a_list_is_an_answer_among_the_classes_that_the_key_could_have_drawn() -
     assert trial_answers(shares).tolist() == [2, 2, 5], "equals stand in the list's order"
 
 
-@pytest.mark.parametrize("copies", [lambda at: at, lambda at: [(at + 1) % 10 for _ in (0,)][0]])
+@pytest.mark.parametrize("copies", [lambda at: at, lambda at: (at + 1) % 10])
 def test_labels_alone_decide_as_scores_do(copies: Any) -> None:
     with serving(custom(copies)) as served, open_suspect(served.url, MARK, form="json") as suspect:
         verdict = TriggerTest()(suspect, MARK)
@@ -248,9 +248,11 @@ def test_a_busy_service_is_asked_again_with_growing_pauses(status: int) -> None:
 
 def test_a_service_that_stays_busy_is_no_verdict() -> None:
     with serving(failing(99, 503, hugging_face(LABEL))) as served:
-        with open_suspect(served.url, MARK, form="hf", backoff=0.001, retries=2, concurrency=1) as suspect:
-            with pytest.raises(Unreachable, match=r"no answer in 3 tries \(it answered with status 503\)"):
-                TriggerTest()(suspect, MARK)
+        with (
+            open_suspect(served.url, MARK, form="hf", backoff=0.001, retries=2, concurrency=1) as suspect,
+            pytest.raises(Unreachable, match=r"no answer in 3 tries \(it answered with status 503\)"),
+        ):
+            TriggerTest()(suspect, MARK)
         assert len(served.asked) == 3
 
 

@@ -138,7 +138,7 @@ def test_a_changed_byte_is_named_by_its_line(written: bytes, data: st.DataObject
 
 def test_lines_that_are_gone_or_moved_are_seen(written: bytes, tmp_path: Path) -> None:
     lines, path = written.splitlines(keepends=True), tmp_path / "t.jsonl"
-    for kept, named in ((lines[:3] + lines[4:], 4), (lines[:3] + [lines[4], lines[3]] + lines[5:], 4)):
+    for kept, named in ((lines[:3] + lines[4:], 4), ([*lines[:3], lines[4], lines[3], *lines[5:]], 4)):
         path.write_bytes(b"".join(kept))
         with pytest.raises(Tampered, match=f"line {named} is not as it was written"):
             Transcript(path)

@@ -68,7 +68,8 @@ def scan(
     ] = "holm",
     alpha: options.Alpha = 1e-6,
     sequential: Annotated[
-        bool, typer.Option("--sequential", help="Ask one trigger at a time and stop as soon as it is decided.")
+        bool,
+        typer.Option("--sequential", help="Ask services one trigger at a time, and stop as soon as it is decided."),
     ] = False,
     workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Models that compute at once.")] = 2,
     connections: Annotated[

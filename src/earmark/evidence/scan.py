@@ -205,7 +205,7 @@ def scan(
         heard: called with each pair as it is known, from any thread, one at a time.
         alpha: the error probability of the whole scan. A sequential test stops at alpha over the number of pairs, which
             is what the hardest of them has to pass.
-        sequential: ask trigger by trigger and stop as soon as it is decided.
+        sequential: ask services trigger by trigger and stop as soon as it is decided; what computes here is asked all.
         workers: suspects that compute at once.
         connections: services that are asked at once.
         done: pairs of an earlier run by `Pair.key`, which are not tested again.
@@ -220,7 +220,7 @@ def scan(
         raise BadInput("a suspect is listed twice; list each once")
     sound = registry.sound
     level = alpha / max(1, len(sound) * len(suspects)) if sequential else None
-    work = _Work(registry, sound, heard, alpha if level is None else level, level, done or {})
+    work = _Work(registry, sound, heard, alpha, level, done or {})
     with (
         ThreadPoolExecutor(whole("workers", workers, 1, 256), "scan") as here,
         ThreadPoolExecutor(whole("connections", connections, 1, 1024), "scan-remote") as away,
@@ -248,7 +248,8 @@ class _Work:
 
     def through(self, suspect: Listed) -> list[Pair]:
         """The pairs of one suspect."""
-        blanks = [(filed, self._blank(suspect, filed)) for filed in self.sound]
+        level = self.level if suspect.remote else None
+        blanks = [(filed, self._blank(suspect, filed, level)) for filed in self.sound]
         new = [(filed, pair) for filed, pair in blanks if pair.key not in self.done]
         found = {pair.key: self.done[pair.key] for _, pair in blanks if pair.key in self.done}
         if new and not self.stopped.is_set():
@@ -280,9 +281,10 @@ class _Work:
             if isinstance(error, OSError):
                 raise
             return blank.model_copy(update={"fault": str(error)})
-        return _said(blank, asked(mark, told, self.alpha, None, self.level is not None))
+        alpha = self.alpha if blank.level is None else blank.level
+        return _said(blank, asked(mark, told, alpha, None, blank.level is not None))
 
-    def _blank(self, suspect: Listed, filed: Filed) -> Pair:
+    def _blank(self, suspect: Listed, filed: Filed, level: float | None) -> Pair:
         assert filed.claim is not None, "a claim that holds could be read"
         claim = filed.claim
         return Pair(
@@ -292,7 +294,7 @@ class _Work:
             mark=claim.mark,
             evidence_digest=claim.evidence_digest,
             alpha=claim.parameters.alpha,
-            level=self.level,
+            level=level,
         )
 
 

@@ -7,6 +7,7 @@ from earmark.reports.figures.clouds import Panel, feature_clouds
 from earmark.reports.figures.curves import SweepPoint, training_curves, weight_sweep
 from earmark.reports.figures.evidence import evidence_plot
 from earmark.reports.figures.learning import convergence, distributions
+from earmark.reports.figures.queries import evidence_path, query_curves
 from earmark.reports.figures.reproduced import of_reproduction
 from earmark.reports.figures.robustness import robustness_curves
 from earmark.reports.figures.style import save, to_png, to_svg
@@ -19,10 +20,12 @@ __all__ = [
     "contact_sheet",
     "convergence",
     "distributions",
+    "evidence_path",
     "evidence_plot",
     "feature_clouds",
     "of_reproduction",
     "picture_rows",
+    "query_curves",
     "robustness_curves",
     "save",
     "to_png",
