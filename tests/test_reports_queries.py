@@ -21,7 +21,7 @@ MARK = Noise(count=40).make(MarkKey(bytes(32)), (1, 4, 4), 10)
 @given(st.lists(st.booleans(), min_size=40, max_size=40), st.sampled_from([0, GRINDING_BITS]))
 def test_the_path_ends_where_the_sequential_test_does(matches: list[bool], bits: int) -> None:
     answers = torch.where(torch.tensor(matches), MARK.labels, (MARK.labels + 1) % 10)
-    at = iter(answers.split(1))
+    at = iter(torch.split(answers, 1))
     verdict = SequentialTriggerTest(grinding_bits=bits)(lambda _: next(at), MARK)
     path = evidence_path(matches, 0.1, bits)
     assert verdict.log10_p is not None

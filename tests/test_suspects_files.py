@@ -30,7 +30,8 @@ Dims = Sequence[int | str]
 def solved(mark: TriggerSet) -> Tensor:
     """Weights (pixels, K) of a linear model that answers these triggers with their labels."""
     flat = mark.images.flatten(1).double() / 255
-    return (torch.linalg.pinv(flat) @ torch.nn.functional.one_hot(mark.labels, mark.classes).double()).float()
+    weights: Tensor = torch.linalg.pinv(flat) @ torch.nn.functional.one_hot(mark.labels, mark.classes).double()
+    return weights.float()
 
 
 def saved(

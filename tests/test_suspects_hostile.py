@@ -13,6 +13,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,8 @@ def test_a_body_without_an_end_is_broken_off() -> None:
 
 
 def test_slow_drips_meet_a_total_deadline_for_bodies_and_heads() -> None:
-    brief, began = {"timeout": 0.3, "retries": 0}, time.monotonic()
+    brief: dict[str, Any] = {"timeout": 0.3, "retries": 0}
+    began = time.monotonic()
     with serving(lambda _: Said(b"[]" * 1000, drip=0.05)) as served, pytest.raises(Unreachable, match="took longer"):
         judged(served, **brief)
     head = b"HTTP/1.1 200 OK\r\n" + b"x-filler: 1\r\n" * 1000
@@ -245,10 +247,14 @@ def test_no_redirect_is_followed_and_no_pixel_reaches_the_other_host(status: int
         assert other.asked == []
 
 
+def always(said: Said, _: Asked) -> Said:
+    return said
+
+
 def test_a_door_that_is_closed_is_no_verdict() -> None:
     for status, words in ((401, "token=VARIABLE"), (403, "token=VARIABLE"), (404, "status 404"), (204, "status 204")):
         shut = Said(b"", status)
-        with serving(lambda _, shut=shut: shut) as served, pytest.raises(Unreachable, match=words):
+        with serving(partial(always, shut)) as served, pytest.raises(Unreachable, match=words):
             judged(served)
 
 

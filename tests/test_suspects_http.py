@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -37,7 +38,6 @@ def best(query: Query, mark: TriggerSet = MARK) -> list[int]:
 
 def custom(answer: Callable[[int], Any]) -> Callable[[Asked], Said]:
     """A service that takes {"image": base64 PNG} and answers what `answer` makes of the label."""
-    import base64
 
     return lambda asked: Said.json(answer(LABEL(opened(base64.b64decode(json.loads(asked.body)["image"])))[0]))
 
@@ -89,7 +89,7 @@ def test_images_are_brought_to_the_size_that_a_v2_server_declares_and_the_verdic
 
 @pytest.mark.parametrize("top_k", [None, 3, 10])
 def test_hugging_faces_list_is_read_and_the_verdict_says_how_many_classes_it_had(top_k: int | None) -> None:
-    settings = {} if top_k is None else {"top_k": top_k}
+    settings: dict[str, Any] = {} if top_k is None else {"top_k": top_k}
     with serving(hugging_face(LABEL)) as served, open_suspect(served.url, MARK, form="hf", **settings) as suspect:
         verdict = TriggerTest()(suspect, MARK)
     assert (verdict.accepted, verdict.details["asr"]) == (True, 1.0)
@@ -128,7 +128,7 @@ def test_a_custom_service_is_read_by_its_path(answer: Any, settings: dict[str, A
     [
         ("$chw", lambda value: torch.tensor(value).mul(255).round().to(torch.uint8)[None]),
         ("$hwc", lambda value: torch.tensor(value, dtype=torch.uint8).permute(2, 0, 1)[None]),
-        ("$data_url", lambda value: opened(__import__("base64").b64decode(value.partition(",")[2]))),
+        ("$data_url", lambda value: opened(base64.b64decode(value.partition(",")[2]))),
     ],
 )
 def test_a_template_says_where_the_image_goes_and_the_pixels_arrive_exactly(place: str, read: Any) -> None:
@@ -172,8 +172,9 @@ def test_labels_alone_decide_as_scores_do(copies: Any) -> None:
 def test_nothing_but_pixels_is_sent(form: str) -> None:
     """Every body is rebuilt from the pixels alone, and headers hold nothing of the owner, the mark or its labels."""
     mark = minted(MarkKey(b"\x17" * 32), count=12)
-    whole = [hugging_face, open_inference, lambda label: custom(lambda at: at)]
-    service = dict(zip(("hf", "v2", "json"), whole, strict=True))[form](well_known(mark))
+    label = well_known(mark)
+    services = {"hf": hugging_face(label), "v2": open_inference(label), "json": custom(lambda at: at)}
+    service = services[form]
     with serving(service) as served:
         url = f"{served.url}/v2/models/net" if form == "v2" else f"{served.url}/"
         with open_suspect(url, mark, form=form) as suspect:
@@ -185,7 +186,7 @@ def test_nothing_but_pixels_is_sent(form: str) -> None:
         elif form == "json":
             value = json.loads(each.body)
             assert value.keys() == {"image"}
-            sent.append(opened(__import__("base64").b64decode(value["image"])))
+            sent.append(opened(base64.b64decode(value["image"])))
         else:
             value = json.loads(each.body)
             (tensor,) = value.pop("inputs")
@@ -210,7 +211,7 @@ def test_a_token_goes_into_its_header_and_nowhere_else(
     assert not any("s3cret" in words or "hidden" in words for words in told[:3])
     assert "s3cret" not in caplog.text
     with serving(hugging_face(LABEL)) as served:
-        settings = {"token": "SERVICE_TOKEN", "header": "X-Api-Key"}
+        settings: dict[str, Any] = {"token": "SERVICE_TOKEN", "header": "X-Api-Key"}
         with open_suspect(served.url, MARK, form="hf", **settings) as suspect:
             suspect(images()[:1])
         assert served.asked[0].headers["X-Api-Key"] == "s3cret-t0ken"
@@ -238,7 +239,7 @@ def failing(times: int, status: int, then: Callable[[Asked], Said], **headers: s
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_busy_service_is_asked_again_with_growing_pauses(status: int) -> None:
     with serving(failing(3, status, hugging_face(LABEL))) as served:
-        settings = {"backoff": 0.02, "concurrency": 1}
+        settings: dict[str, Any] = {"backoff": 0.02, "concurrency": 1}
         with open_suspect(served.url, MARK, form="hf", **settings) as suspect:
             began = time.monotonic()
             assert best(suspect)[:1] == MARK.labels[:1].tolist()

@@ -68,7 +68,7 @@ def makers(text: str, form: str | None) -> tuple[Any, ...]:
     if kind == "http":
         return FORMS[form_of(text, form)].__init__, Manners
     own: Mapping[str, Any] = {"onnx": OnnxModel, "transformers": Checkpoint}
-    return (own[kind].__init__,) if kind in own else ()
+    return (own[kind].__init__,) if kind is not None and kind in own else ()
 
 
 def open_suspect(

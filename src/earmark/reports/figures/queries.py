@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from math import log10
+from typing import TYPE_CHECKING, Any
 
 from earmark.errors import BadInput
 from earmark.reports.figures.style import ACCENT, INK, canvas, drawn, legend_below, printable, series
@@ -40,8 +41,6 @@ def query_curves(runs: Mapping[str, Sequence[bool]], rate: float, alpha: float =
     Raises:
         BadInput: no run, or an empty one.
     """
-    from math import log10
-
     if not runs or not all(runs.values()):
         raise BadInput("nothing to draw: every suspect needs at least one answer")
     figure = canvas(7.2, 3.9)
@@ -53,9 +52,9 @@ def query_curves(runs: Mapping[str, Sequence[bool]], rate: float, alpha: float =
     owner = -log10(alpha)
     for line, words in ((owner, "enough for the owner"), (owner + GRINDING_BITS * log10(2), "enough for a judge")):
         axes.axhline(line, color=ACCENT, linestyle="--", linewidth=1.1)
-        axes.annotate(
-            f"{words}: {line:.1f}", (longest, line), (0, 3), textcoords="offset points", ha="right", color=INK
-        )
+        plate = {"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.85}
+        place: dict[str, Any] = {"xytext": (-2, 5), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(f"{words}: {line:.1f}", (longest, line), color=INK, fontsize=8, bbox=plate, zorder=6, **place)
     axes.set_xlim(0, longest)
     axes.set_ylim(0, 1.25 * (owner + GRINDING_BITS * log10(2)))
     axes.set_xlabel("Queries")
