@@ -24,6 +24,7 @@ from earmark.marks import Noise, TriggerSet
 SHAPE = (1, 6, 6)
 
 NETS = """
+import torch
 from torch import nn
 
 class Memory(nn.Module):
@@ -56,6 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         how: dict[str, Any] = {"host": None, "scheme": "x", "owner_name": f"owner {seed}", "check": False}
         (folder / "claims").mkdir(exist_ok=True)
         commit(owner(seed), mark(seed), name="m", marked=nn.Linear(1, 1), out=folder / "claims" / str(seed), **how)
+    wide = Noise(count=40).make(owner(2).mark_key("m"), SHAPE, 300)
+    commit(owner(2), wide, name="m", marked=nn.Linear(1, 1), out=folder / "wide", **{**how, "owner_name": "wide"})
     Minted("m", mark(0)).save(folder / "mark.safetensors")
     (folder / "nets.py").write_text(NETS)
     images, labels = mark(0).images.flatten(1) / 255, mark(0).labels
@@ -108,9 +111,13 @@ def test_decoys_and_few_queries_go_together(folder: Path) -> None:
 
 
 def test_several_claimants_may_accuse_one_service_whatever_their_tasks(folder: Path) -> None:
-    both = (*CLAIM, *(word.replace("/0/", "/1/") for word in CLAIM))
+    """A rival's claim of 300 classes changes neither how lists nor how names are read."""
+    both = (*CLAIM, *(word.replace("/0/", "/1/") for word in CLAIM), *(word.replace("/0/", "/2/") for word in CLAIM))
+    (folder / "labels.json").write_text(json.dumps([f"LABEL_{at}" for at in range(10)]))
     with serving(hugging_face(LABEL)) as served:
-        verdicts = run(folder, "judge", served.url, *both, "--form", "hf")
+        how = ("--form", "hf", "--class-names", "@labels.json")
+        verdicts = run(folder, "judge", served.url, *(word.replace("@claims/2", "@wide") for word in both), *how)
+    assert verdicts.pop()["accepted"] is False
     assert [(each["claimant"], each["accepted"]) for each in verdicts] == [("owner 0", True), ("owner 1", False)]
 
 
@@ -181,6 +188,13 @@ def test_a_scan_finds_what_there_is_and_goes_on_where_it_was(folder: Path, tmp_p
     strength = [row["log10_p"] for row in rows if row["log10_p"] is not None]
     assert strength == sorted(strength)
     assert [row["log10_adjusted"] for row in again] == [row["log10_adjusted"] for row in rows]
+
+
+def test_a_scan_writes_over_no_other_file(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"not pairs")
+    how = ("--suspects", "@models", "--model", "@nets.py:Memory", "--out", f"{tmp_path}/mine")
+    assert "it is left as it is" in run(folder, "scan", "--registry", "@claims", *how, status=2)
+    assert (tmp_path / "mine").read_bytes() == b"not pairs"
 
 
 def test_a_folder_of_models_and_a_list_of_lines_are_scanned(folder: Path, tmp_path: Path) -> None:

@@ -271,6 +271,16 @@ def test_retry_after_is_heeded_and_a_long_one_ends_the_audit() -> None:
         suspect(images()[:1])
 
 
+def test_retry_after_may_be_a_date_and_nonsense_is_none() -> None:
+    from email.utils import formatdate
+
+    from earmark.suspects.wire import _wait
+
+    assert _wait({"retry-after": formatdate(time.time() + 30)}) == pytest.approx(30, abs=2)
+    assert _wait({"retry-after": formatdate(time.time() - 30)}) == 0
+    assert [_wait({"retry-after": text}) for text in ("soon", "-5", "1e9", "", "²")] == [None] * 5
+
+
 def test_a_budget_is_never_overdrawn() -> None:
     with (
         serving(hugging_face(LABEL)) as served,
@@ -312,6 +322,7 @@ def test_the_sequential_test_asks_a_service_no_more_than_it_needs() -> None:
         ("http://host/x", {"form": "huging"}, "unknown form 'huging'"),
         ("http://host/x", {"form": "hf", "ratee": 2}, "did you mean 'rate'|unknown setting of the suspect 'ratee'"),
         ("http://host/x", {"form": "hf", "rate": -2}, "rate: expected a number"),
+        ("http://host/x", {"form": "hf", "header": "a: b\r\n"}, "header: expected the name of a header"),
         ("http://me:pw@host/x", {"form": "hf"}, "a name or a password in it"),
         ("http:///x", {"form": "hf"}, "expected the http:// or https:// address"),
         ("http://host:99999/x", {"form": "hf"}, "is no address of a service"),

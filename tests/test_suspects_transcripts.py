@@ -97,6 +97,29 @@ def test_an_audit_that_broke_off_goes_on_and_asks_nothing_twice(tmp_path: Path) 
     assert Transcript(path)(MARK.images.float() / 255).argmax(1).tolist() == MARK.labels.tolist()
 
 
+def test_images_without_an_answer_are_asked_again_when_an_audit_goes_on(tmp_path: Path) -> None:
+    path, second = tmp_path / "t.jsonl", Model()
+    with Recorded(Model("faults"), path) as suspect:
+        assert TriggerTest()(suspect, MARK).details["unanswered"] == 16
+    with Recorded(second, path) as suspect:
+        verdict = TriggerTest()(suspect, MARK)
+    assert (len(second.asked), verdict.details["unanswered"]) == (16, 0)
+    assert TriggerTest()(Transcript(path), MARK).to_dict() == verdict.to_dict()
+
+
+def test_no_other_file_is_ever_written_over(tmp_path: Path) -> None:
+    for content in (b"weights without a line", b"x\n" * 20, b'{"classe'):
+        path = tmp_path / "model.safetensors"
+        path.write_bytes(content)
+        if content[:1] == b"{":
+            Recorded(Model(), path).close()  # a head that was cut short is begun anew
+            assert Transcript(path).classes == 10
+        else:
+            with pytest.raises(BadInput, match="is no transcript; it is left as it is"):
+                Recorded(Model(), path)
+            assert path.read_bytes() == content
+
+
 def test_an_image_that_was_asked_before_is_not_asked_again() -> None:
     model = Model()
     suspect, images = Recorded(model), MARK.images[[0, 1, 0, 0]].float() / 255

@@ -34,7 +34,7 @@ __all__ = ["scan"]
 LIST_LIMIT: Final = 64 << 20
 SHOWN: Final = 50
 WEIGHTS: Final = (".safetensors", ".pt", ".pth", ".onnx")
-FORMAT: Final = 1
+BEGINNING: Final = b'{"alpha":'
 
 
 class Entry(Record):
@@ -242,6 +242,8 @@ class _Kept(AbstractContextManager["_Kept"]):
 
     def _read(self, path: Path) -> bytes:
         raw = read_bytes(path, 1 << 32)
+        if not raw[: len(BEGINNING)] == BEGINNING[: len(raw)]:
+            raise BadInput(f"{path} is there and holds no pairs of a scan; it is left as it is, name a new file")
         whole = raw[: raw.rfind(b"\n") + 1]
         for number, line in enumerate(whole.splitlines(), start=1):
             try:

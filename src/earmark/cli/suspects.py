@@ -122,10 +122,12 @@ class Approach:
         Args:
             suspect: its text.
             tasks: what it may have been made for.
-            marks: what it is asked about; their hash draws the order among decoys.
+            marks: what it is asked about; their hash draws the order among decoys. Without them no answer is kept in
+                memory.
         """
         found = self._opened(suspect, tasks)
-        recorded = found if isinstance(found, Transcript) else _kept(found, self.transcript)
+        kept = bool(marks or self.transcript) and not isinstance(found, Transcript)
+        recorded = _kept(found, self.transcript) if kept else found
         try:
             yield recorded if self.decoys is None else self._mixed(recorded, marks)
         finally:
@@ -139,15 +141,15 @@ class Approach:
         faults = []
         for task in by_classes:
             try:
-                return self._open(suspect, task)
+                return self._open(suspect, task, [each.classes for each in tasks])
             except BadInput as error:
                 faults.append(error)
                 if kind_of_suspect(suspect) == "http":
                     break
         raise faults[0]
 
-    def _open(self, suspect: str, task: Task) -> Reached:
-        names = None if self.class_names is None else ClassNames.read(str(self.class_names), task.classes)
+    def _open(self, suspect: str, task: Task, counts: Sequence[int]) -> Reached:
+        names = None if self.class_names is None else ClassNames.read(str(self.class_names), *counts)
         form = Form.of("settings of the suspect", *makers(suspect, self.form), without=GIVEN)
         return form.fill(
             self.settings, lambda **values: open_suspect(suspect, task, form=self.form, names=names, **values)

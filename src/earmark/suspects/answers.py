@@ -218,18 +218,24 @@ class ClassNames:
     by_name: Mapping[str, int] | None = field(default=None)
 
     @classmethod
-    def read(cls, path: str, classes: int) -> ClassNames:
+    def read(cls, path: str, *counts: int) -> ClassNames:
         """The names in a JSON file: a list, the name of class 0 first, or an object from names to classes.
 
+        Args:
+            path: the file.
+            counts: the numbers of classes that a task may have; a list has one of them, an object's classes are below
+                the largest.
+
         Raises:
-            BadInput: another content, or a class outside 0..classes-1.
+            BadInput: another content.
         """
-        value = read_json(path)
-        if isinstance(value, list) and len(value) == classes and len({str(name) for name in value}) == classes:
+        value, classes = read_json(path), max(counts)
+        if isinstance(value, list) and len(value) in counts and len({str(name) for name in value}) == len(value):
             value = {str(name): at for at, name in enumerate(value)}
         if not isinstance(value, dict) or not value:
+            lengths = " or ".join(map(str, sorted(set(counts))))
             raise BadInput(
-                f"{path}: expected a JSON list of {classes} different names, that of class 0 first, or an object from "
+                f"{path}: expected a JSON list of {lengths} different names, that of class 0 first, or an object from "
                 f"names to classes, got {type(value).__name__}"
             )
         for name, at in value.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import ssl
 import time
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class Manners:
         whole("retries", self.retries, 0, 100)
         number("backoff", self.backoff, 0, LONGEST_PAUSE)
         whole("concurrency", self.concurrency, 1, 256)
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", self.header):
+            raise BadInput(f"header: expected the name of a header such as X-Api-Key, got {plain(self.header, 60)!r}")
         if self.rate is not None:
             number("rate", self.rate, 1e-4, 1e6)
         if self.budget is not None:

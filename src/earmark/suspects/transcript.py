@@ -37,8 +37,10 @@ def image_digest(pixels: Tensor) -> str:
 
 
 def is_transcript(path: Path) -> bool:
-    """Whether a file begins as a transcript does."""
+    """Whether a regular file begins as a transcript does."""
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             return file.read(len(BEGINNING)) == BEGINNING
     except OSError:
@@ -49,15 +51,16 @@ def is_transcript(path: Path) -> bool:
 class Recorded(Reached):
     """A suspect whose every answer is kept: an image that was asked before is not asked again.
 
-    With a file, each answer is on the disk before the next question; a file that is there is gone on with, so an audit
-    that broke off costs nothing twice. It is readable by its owner alone.
+    With a file, each answer is written as soon as it is heard; a file that is there is gone on with, so an audit
+    that broke off costs nothing twice; only images that had no answer are asked again, and the later line counts. It is
+    readable by its owner alone.
 
     Args:
         suspect: what is asked.
         file: the transcript; None keeps the answers in memory.
 
     Raises:
-        BadInput: a file that cannot be written, or the transcript of another suspect.
+        BadInput: a file that cannot be written, that is something else, or the transcript of another suspect.
         Tampered: a line of it was changed.
     """
 
@@ -129,8 +132,10 @@ class Recorded(Reached):
 
     def _go_on(self, path: Path, about: Mapping[str, Any]) -> None:
         assert self._file is not None, "opened just now"
-        whole_lines = _cut_torn(self._file)
-        if not whole_lines:
+        self._file.seek(0)
+        if not BEGINNING.startswith(begun := self._file.read(len(BEGINNING))):
+            raise BadInput(f"{path} is there and is no transcript; it is left as it is, name a new file")
+        if not _cut_torn(self._file) or not begun:
             self._write({**about, "n": 0, "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")})
             return
         lines = _lines(path)
@@ -143,6 +148,7 @@ class Recorded(Reached):
         for body, self._hash in lines:
             self._known[body["image"]] = Answer.from_json(body["answer"])
             self._count += 1
+        self._known = {name: answer for name, answer in self._known.items() if answer.fault is None}
 
 
 @final

@@ -146,7 +146,7 @@ class Asking:
 
     @property
     def decimals(self) -> int | None:
-        return min(self._rounded, default=None) if self.scored else None
+        return min(self._rounded, default=None) if self.scored and self.told is not None else None
 
     @property
     def seen(self) -> dict[str, Any]:

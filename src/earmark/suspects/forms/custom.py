@@ -78,7 +78,13 @@ class CustomJson:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {"form": "json", "sends": self._used[0], "size": "as the service resizes", **self._names.facts}
+        return {
+            "form": "json",
+            "sends": self._used[0],
+            "answer": ".".join(self._path),
+            "size": "as the service resizes",
+            **self._names.facts,
+        }
 
     def greeting(self) -> Message | None:
         return None
