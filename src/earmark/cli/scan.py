@@ -71,9 +71,11 @@ def scan(
         bool,
         typer.Option("--sequential", help="Ask services one trigger at a time, and stop as soon as it is decided."),
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Models that compute at once.")] = 2,
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", min=1, max=256, help="Models that compute at once.")
+    ] = 2,
     connections: Annotated[
-        int, typer.Option("--connections", min=1, max=1024, help="Services that are asked at once.")
+        int, typer.Option("--connections", metavar="N", min=1, max=1024, help="Services that are asked at once.")
     ] = 32,
     patience: Annotated[
         float, typer.Option("--patience", metavar="SECONDS", help="How long one service may take for all claims.")

@@ -348,4 +348,10 @@ def adjusted(pairs: Sequence[Pair], alpha: float, control: str = "holm") -> list
         else Standing(pair, p, stats.accepts(p, min(alpha, pair.alpha)))
         for pair, p in zip(pairs, levels, strict=True)
     ]
-    return sorted(standings, key=lambda each: (each.log10_adjusted is None, each.pair.log10_p or 0.0))
+    return sorted(standings, key=_strength)
+
+
+def _strength(standing: Standing) -> tuple[bool, float, float]:
+    pair = standing.pair
+    share = (pair.statistic or 0.0) / max(1, pair.n or 0)
+    return standing.log10_adjusted is None, pair.log10_p or 0.0, -share
