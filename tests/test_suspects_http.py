@@ -271,6 +271,18 @@ def test_retry_after_is_heeded_and_a_long_one_ends_the_audit() -> None:
         suspect(images()[:1])
 
 
+def test_a_model_that_is_still_loading_is_waited_for() -> None:
+    loading = json.dumps({"error": "Model is loading", "estimated_time": 0.3}).encode()
+    for body, pause in ((loading, 0.3), (b'{"estimated_time": true}', 0), (b'{"estimated_time": -1}', 0), (b"[]", 0)):
+        answers = iter([Said(body, 503)])
+        with serving(lambda asked, answers=answers: next(answers, None) or hugging_face(LABEL)(asked)) as served:  # type: ignore[misc]
+            began = time.monotonic()
+            with open_suspect(served.url, MARK, form="hf", backoff=0.0) as suspect:
+                suspect(images()[:1])
+            assert time.monotonic() - began >= pause
+            assert len(served.asked) == 2
+
+
 def test_retry_after_may_be_a_date_and_nonsense_is_none() -> None:
     from email.utils import formatdate
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import re
@@ -38,7 +39,8 @@ class Manners:
         timeout: seconds that one request may take in all, from the look-up of the name to the last byte.
         retries: how often a request is sent again that had no answer, or one of 429, 502, 503 and 504.
         backoff: seconds before the first of them; each next one waits twice as long, up to a minute. Where the service
-            says Retry-After, that many; beyond a minute the audit ends, to be taken up again later.
+            says Retry-After, or how long a model still takes to load, that many; beyond a minute the audit ends, to be
+            taken up again later.
         rate: requests a second at most; None for as many as are answered.
         budget: images that may be sent in all, those sent again included; None for as many as the test asks.
         patience: seconds that the whole audit may take; None for as long as it takes.
@@ -150,7 +152,7 @@ class Line:
             else:
                 if reply.status not in BUSY:
                     return self._let_in(reply)
-                words, wait = f"it answered with status {reply.status}", reply.wait
+                words, wait = f"it answered with status {reply.status}", _asked_for(reply)
             if wait is not None and wait > LONGEST_PAUSE:
                 raise Unreachable(f"{shown(self._url)} asks to be left alone for {wait:.0f} seconds; go on after that")
             if left:
@@ -199,3 +201,15 @@ class Line:
             at = max(now, self._free)
             self._free = at + 1 / self._manners.rate
             await asyncio.sleep(at - now)
+
+
+def _asked_for(reply: Reply) -> float | None:
+    """Seconds that a busy service asks for: its Retry-After, or the `estimated_time` until its model is loaded."""
+    if reply.wait is not None:
+        return reply.wait
+    try:
+        told = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return None
+    seconds = told.get("estimated_time") if isinstance(told, dict) else None
+    return float(seconds) if type(seconds) in (int, float) and 0 <= seconds < 1e9 else None
