@@ -212,4 +212,6 @@ def _asked_for(reply: Reply) -> float | None:
     except (ValueError, RecursionError):
         return None
     seconds = told.get("estimated_time") if isinstance(told, dict) else None
-    return float(seconds) if type(seconds) in (int, float) and 0 <= seconds < 1e9 else None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
+        return None
+    return float(seconds)
