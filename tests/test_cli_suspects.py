@@ -83,13 +83,13 @@ def test_a_service_is_verified_and_judged_and_its_transcript_gives_the_same_verd
     folder: Path, tmp_path: Path
 ) -> None:
     with serving(hugging_face(LABEL)) as served:
-        url = f"{served.url}/models/x?key=hidden"
+        url = f"{served.url}/models/x?key=k1e2y3"
         kept = ("--form", "hf", "--transcript", f"{tmp_path}/t.jsonl", "--suspect-set", "concurrency=8")
         owners = run(folder, "verify", url, "--mark", "@mark.safetensors", *kept)
         judges = run(folder, "judge", url, *CLAIM, *kept)
         assert len(served.asked) == 40, "the judge asked nothing that the transcript has"
     assert owners["suspect"] == judges["suspect"] == f"{served.url}/models/x"
-    assert "hidden" not in json.dumps([owners, judges]) + (tmp_path / "t.jsonl").read_text()
+    assert "k1e2y3" not in json.dumps([owners, judges]) + (tmp_path / "t.jsonl").read_text()
     for text in (f"{tmp_path}/t.jsonl", f"transcript:{tmp_path}/t.jsonl"):
         again = run(folder, "judge", text, *CLAIM)
         assert {**again, "suspect": ""} == {**judges, "suspect": ""}
@@ -98,6 +98,16 @@ def test_a_service_is_verified_and_judged_and_its_transcript_gives_the_same_verd
     changed[-200] ^= 1
     (tmp_path / "t.jsonl").write_bytes(changed)
     assert "line 41 is not as it was written" in run(folder, "judge", f"{tmp_path}/t.jsonl", *CLAIM, status=2)
+
+
+def test_a_ruling_is_printed_of_a_service_and_shows_what_it_said(folder: Path, tmp_path: Path) -> None:
+    with serving(hugging_face(LABEL)) as served:
+        page = tmp_path / "ruling.html"
+        verdict = run(folder, "judge", f"{served.url}/?key=k1e2y3", *CLAIM, "--form", "hf", "--ruling", str(page))
+        assert len(served.asked) == 40
+    assert verdict["details"]["suspect"]["form"] == "hf"
+    assert served.url in page.read_text()
+    assert "k1e2y3" not in page.read_text()
 
 
 def test_decoys_and_few_queries_go_together(folder: Path) -> None:

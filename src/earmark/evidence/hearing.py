@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from earmark.evidence.kinds import Suspect
 from earmark.marks import TriggerSet, log_shares
-from earmark.suspects import as_query
+from earmark.suspects import Reached, as_query
 
 __all__ = ["NO_ANSWER", "Hearing"]
 
@@ -29,9 +29,13 @@ class Hearing:
 
     Args:
         suspect: images in [0, 1] to scores or labels, or a module.
+
+    Attributes:
+        reached: the suspect, if it is one that tells how it was reached; a test puts that into its verdict.
     """
 
     def __init__(self, suspect: Suspect) -> None:
+        self.reached = suspect if isinstance(suspect, Reached) else None
         self._query = as_query(suspect) if isinstance(suspect, nn.Module) else suspect
         self._heard: dict[bytes, Tensor] = {}
         self._asked: set[bytes] = set()
