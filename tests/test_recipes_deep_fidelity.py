@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from earmark.bench.hardware import hardware
 from earmark.data import CropFlip
 from earmark.errors import BadInput
 from earmark.recipes import deep_fidelity as recipe
-from earmark.recipes.hardware import hardware
 from earmark.recipes.recipe import printed_tables
 
 QUICK = recipe.SCALES["quick"]["mnist_d2"]
@@ -138,7 +138,7 @@ def test_what_is_there_is_not_measured_again(out: Path) -> None:
 
 def test_a_table_names_the_machines_that_measured_it(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that lie there keep theirs; what another table measured has no part in it."""
-    monkeypatch.setattr("earmark.recipes.store.hardware", lambda: "one abacus")
+    monkeypatch.setattr("earmark.bench.store.hardware", lambda: "one abacus")
     bench = recipe.Bench("mnist_d2", "quick", 0, None, out)
     bench.measure(replace(recipe.LOOSER, weights={"gamma": 10.0}))
     (again,) = recipe.reproduce("table4", "quick", None, out, settings=["mnist_d2"])

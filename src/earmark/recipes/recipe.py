@@ -9,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from earmark.bench.sources import located
+from earmark.bench.store import Store, measured_on
 from earmark.errors import BadInput
 from earmark.recipes.rows import Table, compared, require_known
-from earmark.recipes.sources import located
-from earmark.recipes.store import Store, measured_on
 
 __all__ = ["Recipe", "printed_tables"]
 

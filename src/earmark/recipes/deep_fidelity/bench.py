@@ -12,6 +12,8 @@ from typing import Any
 from torch import nn
 
 from earmark.attacks import FineTune, Half, PruneGlobal
+from earmark.bench.sources import open_images, reduced
+from earmark.bench.store import Store
 from earmark.core import Data, Remove, rng
 from earmark.data import CropFlip, corrupted, ood
 from earmark.embed import Backdoor, FromModel, FromScratch, method
@@ -23,8 +25,6 @@ from earmark.models import built, dissect
 from earmark.recipes.deep_fidelity.plans import Plan
 from earmark.recipes.deep_fidelity.scales import SCALES, Scale
 from earmark.recipes.deep_fidelity.settings import SETTINGS
-from earmark.recipes.sources import open_images, reduced
-from earmark.recipes.store import Store
 from earmark.training import Record, Settings, read_all, train_host
 
 __all__ = ["Bench", "images_of"]

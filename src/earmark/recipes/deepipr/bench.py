@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from earmark.attacks import FlipScales, PruneGlobal, Transfer
+from earmark.bench.sources import open_images, reduced
+from earmark.bench.store import Store
 from earmark.core import Data, rng
 from earmark.embed import PassportLayers
 from earmark.files import save_tensors
@@ -22,8 +24,6 @@ from earmark.recipes.deepipr.scales import SCALES
 from earmark.recipes.deepipr.settings import SETTINGS
 from earmark.recipes.deepipr.watching import parameters_of, watched_layer
 from earmark.recipes.rows import Point
-from earmark.recipes.sources import open_images, reduced
-from earmark.recipes.store import Store
 from earmark.suspects import as_query
 from earmark.training import CrossEntropy, Record, Settings, accuracy, fit
 from earmark.verify import PassportTest, TriggerTest, presented

@@ -23,7 +23,7 @@ class Setting:
     """A network of the paper on its own task.
 
     Attributes:
-        data: the images, a name of `recipes.sources`.
+        data: the images, a name of `bench.sources`.
         network: (shape of an image, classes, width, norm) to a network.
         layers: which convolutions get passports, as in `PassportMint`.
         tolerance: epsilon_f, in points.

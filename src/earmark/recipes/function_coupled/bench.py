@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from earmark.attacks import Extract, FineTune, Overwrite, PruneGlobal, Transfer
+from earmark.bench.sources import Source, open_images, reduced
+from earmark.bench.store import Store
 from earmark.core import Data, Images, rng
 from earmark.errors import Diverged
 from earmark.keys import MarkKey
@@ -22,8 +24,6 @@ from earmark.recipes.function_coupled.marking import Marking
 from earmark.recipes.function_coupled.scales import SCALES
 from earmark.recipes.function_coupled.settings import SETTINGS
 from earmark.recipes.rows import Point
-from earmark.recipes.sources import Source, open_images, reduced
-from earmark.recipes.store import Store
 from earmark.suspects import as_query
 from earmark.training import Settings, accuracy, train_host
 from earmark.verify import TriggerTest

@@ -21,7 +21,7 @@ class Setting:
     """A host of the paper.
 
     Attributes:
-        data: the images, a name of `recipes.sources`.
+        data: the images, a name of `bench.sources`.
         build: (shape of an image, classes, width) to a network behind its normalisation.
         transfers: the tasks that a thief transfers the model to.
         augment: a random view of the training images.

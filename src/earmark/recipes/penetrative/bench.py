@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from earmark.attacks import Autoencode, BitDepth, Blur, Chain, Jpeg, Median, NoiseDenoise, Washer, query_accuracy
+from earmark.bench.sources import open_images, reduced
+from earmark.bench.store import Store
 from earmark.core import Data, Images, Query, rng
 from earmark.fidelity import DeepFidelity
 from earmark.files import load_tensors, read_json, save_tensors, write_json
@@ -26,8 +28,6 @@ from earmark.recipes.penetrative.marking import Marking
 from earmark.recipes.penetrative.scales import SCALES
 from earmark.recipes.penetrative.settings import SETTINGS
 from earmark.recipes.rows import Point
-from earmark.recipes.sources import open_images, reduced
-from earmark.recipes.store import Store
 from earmark.stats import chernoff_bound
 from earmark.suspects import as_query
 from earmark.training import Settings, accuracy, reconstruction_errors, train_autoencoder, train_host

@@ -17,7 +17,7 @@ class Setting:
     """A host.
 
     Attributes:
-        data: the images, a name of `recipes.sources`.
+        data: the images, a name of `bench.sources`.
         outside: the data set that triggers "outside the training set" are taken from.
         build: (shape of an image, classes, width) to a network behind its normalisation.
     """

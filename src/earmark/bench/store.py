@@ -1,4 +1,4 @@
-"""What a recipe has measured: JSON values and trained models, each made once and kept in one folder."""
+"""What was measured: JSON values and trained models, each made once and kept in one folder."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from earmark.bench.hardware import hardware
 from earmark.core import Data
 from earmark.errors import BadInput
 from earmark.files import digest, load_tensors, read_json, save_tensors, write_json
-from earmark.recipes.hardware import hardware
 
 __all__ = ["Store", "measured_on"]
 

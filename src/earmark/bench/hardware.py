@@ -1,4 +1,4 @@
-"""The machine that a recipe runs on."""
+"""The machine that measurements are made on."""
 
 from __future__ import annotations
 

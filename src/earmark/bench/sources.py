@@ -1,4 +1,4 @@
-"""The images that recipes run on: a folder with one sub-folder per data set, or the embedded digits."""
+"""The images that measurements run on: a folder with one sub-folder per data set, or the embedded digits."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What measurements share: folders that resume, images by name, the machine."""
