@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
@@ -21,7 +21,7 @@ from earmark.errors import BadInput, unknown_name
 from earmark.keys import MarkKey
 from earmark.schemes import Scheme
 
-__all__ = ["NONE", "Attack", "attack_names", "named_attack", "own_attack"]
+__all__ = ["NONE", "Attack", "attack_names", "bare_attacks", "maker_of", "named_attack", "own_attack", "swept"]
 
 NONE: Final = "none"
 """The cell of the marked model as it was released."""
@@ -94,6 +94,18 @@ def _tables() -> Iterator[tuple[Family, str | None, Mapping[str, Callable[..., A
             yield family, kind, table
 
 
+def _found(name: str) -> tuple[Family, str | None, Callable[..., Any]]:
+    for family, kind, table in _tables():
+        if name in table:
+            return family, kind, table[name]
+    raise unknown_name("attack", name, attack_names())
+
+
+def maker_of(name: str) -> Callable[..., Any]:
+    """What builds the attack called `name`; raises as `named_attack`."""
+    return _found(name)[2]
+
+
 def attack_names() -> dict[str, Family]:
     """Every attack that has a name, with what it does."""
     return {name: family for family, _, table in _tables() for name in table}
@@ -108,12 +120,30 @@ def named_attack(name: str, **settings: Any) -> Attack:
     >>> named_attack("prune-global", share=0.5).family
     'removal'
     """
-    for family, kind, table in _tables():
-        if name in table:
-            found = Attack(family, table[name], settings, kind)
-            found.check(name)
-            return found
-    raise unknown_name("attack", name, attack_names())
+    family, kind, make = _found(name)
+    found = Attack(family, make, settings, kind)
+    found.check(name)
+    return found
+
+
+def bare_attacks() -> list[str]:
+    """The attacks that can be had by name alone; others need something of the thief's own, such as other data."""
+    found = []
+    for _, _, table in _tables():
+        for name, make in table.items():
+            known = inspect.signature(make).parameters
+            if all(one.default is not one.empty or key in FROM_SCHEME for key, one in known.items()):
+                found.append(name)
+    return found
+
+
+def swept(name: str, setting: str, values: Sequence[Any], **settings: Any) -> dict[str, Attack]:
+    """One attack at several strengths, by labels that say them.
+
+    >>> list(swept("prune-global", "share", (0.2, 0.5)))
+    ['prune-global share=0.2', 'prune-global share=0.5']
+    """
+    return {f"{name} {setting}={value}": named_attack(name, **{**settings, setting: value}) for value in values}
 
 
 def own_attack(attack: Any, family: Family = "removal", kind: str | None = None) -> Attack:

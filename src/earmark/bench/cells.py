@@ -16,7 +16,7 @@ from earmark.bench.attack import NONE, Attack
 from earmark.bench.grid import Grid, Task
 from earmark.bench.hardware import hardware
 from earmark.bench.provenance import code_commit, versions
-from earmark.bench.record import Accuracy, Cell, Evidence, Needed, Point, Spending
+from earmark.bench.record import Accuracy, Cell, Evidence, Needed, Point, Spending, Status
 from earmark.bench.subject import Marked, Subject
 from earmark.core import Data, Mark, Query
 from earmark.errors import BadInput, CannotCarry
@@ -55,15 +55,16 @@ def measure(subject: Subject, cell: Task) -> Cell:
     return blank(grid, cell, "done").model_copy(update={**found, "cost": cost})
 
 
-def blank(grid: Grid, cell: Task, status: str, reason: str | None = None, tries: int = 1) -> Cell:
+def blank(grid: Grid, cell: Task, status: Status, reason: str | None = None, tries: int = 1) -> Cell:
     """A cell without measurements: what it is, where it was tried, and what became of it."""
-    assert cell.scheme is not None and cell.attack is not None, "a cell has a scheme and an attack"
+    assert cell.scheme is not None, "a cell has a scheme"
+    assert cell.attack is not None, "and an attack"
     return Cell(
         id=grid.cell_id(cell),
         scheme=cell.scheme,
         attack=cell.attack,
         family="none" if cell.attack == NONE else grid.attacks[cell.attack].family,
-        status=status,  # type: ignore[arg-type]
+        status=status,
         reason=reason,
         tries=tries,
         seed=cell.seed,

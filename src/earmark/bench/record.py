@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from earmark.core import Verdict
 
-__all__ = ["FORMAT", "Accuracy", "Cell", "Evidence", "Family", "Needed", "Point", "Spending", "schema"]
+__all__ = ["FORMAT", "Accuracy", "Cell", "Evidence", "Family", "Needed", "Point", "Spending", "Status", "schema"]
 
 FORMAT = 1
 
+Status = Literal["done", "unfit", "failed"]
 Family = Literal["none", "removal", "evasion", "forgery"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0)]
@@ -41,7 +42,7 @@ class Evidence(Written):
         """A verdict, without its details."""
         step = verdict.details.get("step")
         return cls(
-            word=verdict.word,  # type: ignore[arg-type]
+            word=verdict.word,
             log10_p=verdict.log10_p,
             statistic=verdict.statistic,
             n=verdict.n,
@@ -122,12 +123,12 @@ class Cell(Written):
         versions, hardware, commit, time: where the numbers come from.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
     scheme: str
     attack: str
     family: Family
-    status: Literal["done", "unfit", "failed"]
+    status: Status
     reason: str | None = None
     tries: Annotated[int, Field(ge=1)] = 1
     seed: Count

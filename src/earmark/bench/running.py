@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
 
 from earmark.bench.cells import blank
+from earmark.bench.cluster import Cluster
 from earmark.bench.grid import Grid, Task
 from earmark.bench.ledger import Ledger
 from earmark.bench.plan import Plan, Progress
@@ -29,8 +29,8 @@ def run(
     grid: Grid,
     out: Path | str,
     *,
-    workers: int = 1,
-    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
+    engine: str = "local",
     threads: int | None = None,
     again: bool = False,
     watch: Callable[[Progress], None] | None = None,
@@ -44,10 +44,10 @@ def run(
 
     Args:
         grid: what is measured.
-        out: gets `results.jsonl`, one line a cell, `schema.json`, which describes a line, and under `models/` the hosts,
+        out: gets `results.jsonl`, one line a cell, `schema.json`, which describes a line, and under `models/` hosts,
             marked models and commitments. With several machines it must be a folder that all of them see.
-        workers: processes of this machine, or places in a Ray cluster (0: as many as it has processors). With the
-            engine local, 0 measures in this very process: for short grids, and to look for mistakes.
+        workers: processes of this machine, one unless set; or actors of a Ray cluster, as many as it has processors
+            unless set. 0 measures in this very process: for short grids, and to look for mistakes.
         engine: "local", or "ray": the cluster that RAY_ADDRESS names, or one on this machine.
         threads: that each worker computes with; by default they share the processors, so that none is asked for twice.
         again: measure failed cells once more.
@@ -58,9 +58,9 @@ def run(
             cannot be sent to workers.
     """
     out = Path(out)
-    whole("workers", workers, 0, 10_000)
-    if threads is not None:
-        whole("threads", threads, 1, 10_000)
+    for name, value, low in (("workers", workers, 0), ("threads", threads, 1)):
+        if value is not None:
+            whole(name, value, low, 10_000)
     if engine not in ENGINES:
         raise unknown_name("engine", engine, ENGINES)
     try:
@@ -78,22 +78,19 @@ def run(
         return [ledger.cells[id] for id in ids.values()]
 
 
-def _engine(grid: Grid, out: Path, workers: int, engine: str, threads: int | None, cells: int) -> Engine:
-    if engine == "ray":
-        from earmark.bench.cluster import Cluster
-
-        return Cluster(grid, out, workers, threads)
+def _engine(grid: Grid, out: Path, workers: int | None, engine: str, threads: int | None, cells: int) -> Engine:
     if workers == 0:
         return Here(grid, out, threads)
-    return Processes(grid, out, min(workers, cells), threads or threads_each(workers))
+    if engine == "ray":
+        return Cluster(grid, out, workers, threads)
+    count = min(workers or 1, cells)
+    return Processes(grid, out, count, threads or threads_each(count))
 
 
 class _Course:
     """What happens to outcomes: cells are written down, deaths counted, and whoever watches is told."""
 
-    def __init__(
-        self, grid: Grid, ledger: Ledger, ids: set[str], watch: Callable[[Progress], None] | None
-    ) -> None:
+    def __init__(self, grid: Grid, ledger: Ledger, ids: set[str], watch: Callable[[Progress], None] | None) -> None:
         self.grid, self._ledger, self._ids, self._watch = grid, ledger, ids, watch
         self._deaths: Counter[Task] = Counter()
 

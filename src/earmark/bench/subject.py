@@ -121,7 +121,7 @@ class Subject:
         def train(checkpoint: Path) -> nn.Module:
             begun = time.monotonic()
             embed = _watched(scheme.embed, checkpoint, self.grid)
-            model = embed(host, mark, self.data, self.rng("embed", label))
+            model: nn.Module = embed(host, mark, self.data, self.rng("embed", label))
             self.store.value(f"{slug}.seconds", lambda: time.monotonic() - begun)
             return model
 
@@ -165,7 +165,7 @@ def slug_of(label: str, grid: Grid) -> str:
 
 def _watched(embed: Any, checkpoint: Path, grid: Grid) -> Any:
     """The embedding with a checkpoint, where it takes one, and with the grid's view of images, where it has none."""
-    own = {"checkpoint": checkpoint}
+    own: dict[str, Any] = {"checkpoint": checkpoint}
     own |= {"augment": grid.augment} if getattr(embed, "augment", True) is None else {}
     known = getattr(type(embed), "__dataclass_fields__", {})
     changes = {name: value for name, value in own.items() if name in known}

@@ -3,7 +3,7 @@
 | who | commands |
 |---|---|
 | owner | `key new`, `key show`, `train`, `mint`, `embed`, `commit`, `attest`, `open` |
-| anyone | `fidelity`, `attested`, `report`, `demo`, `reproduce PAPER` |
+| anyone | `fidelity`, `attested`, `report`, `demo`, `reproduce PAPER`, `bench`, `leaderboard` |
 | thief, forger | `attack NAME` |
 | judge | `verify`, `judge`, `scan` |
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from earmark.cli import attestations, court, demo, evasion, key, measure, opening, owner, reproduce, thief
+from earmark.cli import attestations, bench, court, demo, evasion, key, measure, opening, owner, reproduce, thief
 from earmark.cli import scan as scanning
 from earmark.cli.group import Command, Commands, example
 
@@ -131,6 +131,15 @@ _add(
 )
 _add(app, "report", measure.report, "earmark report verdict.json fidelity.json --out report.html")
 _add(app, "demo", demo.demo, "earmark demo --out demo/")
+_add(
+    app,
+    "bench",
+    bench.bench,
+    "earmark bench --preset digits --seeds 5 --workers 2 --out bench",
+    "earmark bench --schemes deep-fidelity,uchida --attacks int8,prune-global,jpeg --data folder:images \\",
+    "    --model my_package.nets:resnet --sweep prune-global.share=0.2,0.5,0.8 --set deep-fidelity.count=200",
+)
+_add(app, "leaderboard", bench.leaderboard, "earmark leaderboard bench/results.jsonl --out page")
 app.add_typer(papers, name="reproduce")
 _add(
     papers,

@@ -11,23 +11,29 @@ from earmark.reports.figures.queries import evidence_path, query_curves
 from earmark.reports.figures.reproduced import of_reproduction
 from earmark.reports.figures.robustness import robustness_curves
 from earmark.reports.figures.style import save, to_png, to_svg
+from earmark.reports.figures.survival import Met, Survivor, evidence_survival, heat_map, survival_curve
 from earmark.reports.figures.triggers import contact_sheet
 from earmark.reports.figures.washers import picture_rows, washer_plot
 
 __all__ = [
+    "Met",
     "Panel",
+    "Survivor",
     "SweepPoint",
     "contact_sheet",
     "convergence",
     "distributions",
     "evidence_path",
     "evidence_plot",
+    "evidence_survival",
     "feature_clouds",
+    "heat_map",
     "of_reproduction",
     "picture_rows",
     "query_curves",
     "robustness_curves",
     "save",
+    "survival_curve",
     "to_png",
     "to_svg",
     "training_curves",

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["robustness_curves"]
 
 SHOWN = (
-    ("val_acc", "accuracy kept"),
-    ("asr", "triggers answered as marked"),
-    ("won", "groups won"),
-    ("new_acc", "accuracy on the thief's own task"),
-    ("detected", "bits detected"),
+    ("val_acc", "accuracy kept", 0),
+    ("asr", "triggers answered as marked", 1),
+    ("won", "groups won", 2),
+    ("new_acc", "accuracy on the thief's own task", 3),
+    ("detected", "bits detected", 1),
+    ("matched", "of the mark found", 1),
 )
+"""What a point may hold, what it is called, and the style of its curve; no row has two of one style."""
 AXES = {
     "trial": "Trials of fine-tuning",
     "share": "Share of weights pruned (%)",
@@ -46,7 +48,7 @@ def robustness_curves(rows: Mapping[str, Sequence[Sequence[Mapping[str, float | 
 
     Args:
         rows: by label, one list of points a seed. A point has `over`, and any of "val_acc", "asr", "won", "new_acc",
-            "detected" in percent, and "log10_p".
+            "detected", "matched" in percent, and "log10_p".
         over: what the attack's strength is called in a point, a key of `AXES`.
 
     Raises:
@@ -81,7 +83,7 @@ def _panel(ax: Axes, seeds: Sequence[Sequence[Mapping[str, float | None]]], over
         raise BadInput(f"the seeds of one row have different values of {over}; draw runs of one scale")
     x = [100 * place for place in longest] if over in SHARES else longest
     apart = any(point.get("won") != point.get("asr") for seed in seeds for point in seed)
-    for at, (name, label) in enumerate(SHOWN):
+    for name, label, at in SHOWN:
         values = [[*takewhile(lambda value: value is not None, (point.get(name) for point in seed))] for seed in seeds]
         by_place = list(zip(*values, strict=False))
         if (name == "won" and not apart) or not by_place:

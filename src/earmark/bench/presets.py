@@ -1,0 +1,123 @@
+"""Tasks with settings that suit them, by name: what a grid needs to be run with one word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+
+from earmark.bench.sources import open_images, reduced
+from earmark.core import Data
+from earmark.data import CropFlip
+from earmark.models import PlainCNN, Task, ThinResNet18
+from earmark.training import HOST, Augment, Settings
+
+__all__ = ["PRESETS", "Preset", "read_preset"]
+
+
+@final
+@dataclass(frozen=True)
+class Preset:
+    """One task.
+
+    Attributes:
+        source: the data set, as `bench.sources.open_images` knows it.
+        network: what the network is called.
+        build: from the task to what makes a network for it.
+        host: how hosts are trained.
+        augment: a random view of training images.
+        images, test: how many training and test images are used; None for all.
+        schemes, attacks: settings by name that differ from the defaults; of everything else the defaults are taken.
+        sweeps: attacks at several strengths, "name.setting" to values.
+    """
+
+    source: str
+    network: str
+    build: Callable[[Task], Callable[[], nn.Module]]
+    host: Settings = HOST
+    augment: Augment | None = None
+    images: int | None = None
+    test: int | None = None
+    schemes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    attacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sweeps: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+def read_preset(name: str, root: Path | None = None) -> Data:
+    """The data of a preset: all that is used of it, drawn by the seed 0 where that is not everything."""
+    preset = PRESETS[name]
+    return reduced(open_images(preset.source, root).data, preset.images, preset.test, None, seed=0)
+
+
+def _plain(task: Task, width: int) -> Callable[[], nn.Module]:
+    return partial(PlainCNN, task.shape, task.classes, width=width)
+
+
+def _thin(task: Task) -> Callable[[], nn.Module]:
+    return partial(ThinResNet18, task.classes, channels=task.shape[0])
+
+
+SHARES = (0.2, 0.4, 0.6, 0.8, 0.9)
+BACKDOOR = {"lr": 1e-3, "triggers_per_batch": 16}
+
+DIGITS = Preset(
+    source="digits",
+    network="PlainCNN, 32 channels",
+    build=partial(_plain, width=32),
+    host=HOST.but(epochs=10, milestones=(7,)),
+    schemes={
+        "deep-fidelity": {"method": "fixll+pfl", "beta": 0.05, **BACKDOOR, "enough": 1.0, "patience": 2},
+        "function-coupled": {"epochs": 20, "lr": 3e-3},
+        "deepipr": {"layers": 2, "epochs": 40, "milestones": (20, 30)},
+        "uchida": {},
+    },
+    attacks={
+        "fine-tune-ftal": {"trials": 5, "epochs": 2, "lr": 1e-3},
+        "extract-soft": {"epochs": 15, "milestones": (8, 12)},
+        "extract-hard": {"epochs": 15, "milestones": (8, 12)},
+        "extract-noise": {"epochs": 15, "milestones": (8, 12)},
+        "autoencoder": {"epochs": 30},
+    },
+    sweeps={"prune-global.share": SHARES, "jpeg.quality": (75, 40), "noise-denoise.std": (0.1, 0.2)},
+)
+
+MNIST = Preset(
+    source="mnist",
+    network="PlainCNN, 16 channels",
+    build=partial(_plain, width=16),
+    host=HOST.but(epochs=5, milestones=(3,), batch_size=64),
+    images=20_000,
+    test=5_000,
+    schemes={
+        "deep-fidelity": {"method": "fixll+pfl", "beta": 0.05, **BACKDOOR, "enough": 1.0, "patience": 1},
+        "deepipr": {"layers": 3, "epochs": 10, "milestones": (6, 8)},
+    },
+    attacks={
+        "fine-tune-ftal": {"trials": 5, "epochs": 1, "lr": 1e-3, "images": 2_000},
+        "extract-soft": {"epochs": 5, "milestones": (3,)},
+        "extract-hard": {"epochs": 5, "milestones": (3,)},
+        "extract-noise": {"epochs": 5, "milestones": (3,)},
+    },
+    sweeps={"prune-global.share": SHARES},
+)
+
+CIFAR10 = Preset(
+    source="cifar10",
+    network="thin ResNet-18",
+    build=_thin,
+    host=HOST.but(epochs=30, milestones=(15, 25), batch_size=64),
+    augment=CropFlip(),
+    schemes={
+        "deep-fidelity": {"method": "fixll+pfl", **BACKDOOR, "enough": 1.0, "patience": 1},
+        "deepipr": {"epochs": 60, "milestones": (30, 45)},
+    },
+    attacks={"fine-tune-ftal": {"trials": 5, "epochs": 1, "images": 2_000}},
+    sweeps={"prune-global.share": SHARES},
+)
+
+PRESETS: Mapping[str, Preset] = {"digits": DIGITS, "mnist": MNIST, "cifar10": CIFAR10}
+"""digits takes minutes on one processor, mnist an hour or two, cifar10 wants a GPU."""
