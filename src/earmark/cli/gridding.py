@@ -151,7 +151,7 @@ def _scheme(name: str, texts: Sequence[str], preset: Preset | None) -> Scheme[An
     usual = {} if preset is None or chosen else preset.schemes.get(name, {})
     mint, embed, _ = scheme_parts(name, chosen or usual)
     how = str((chosen or usual).get("method", ""))
-    makers = (type(mint), type(embed), Settings, *([METHODS[how]] if how else []))
+    makers: tuple[Callable[..., Any], ...] = (type(mint), type(embed), Settings, *([METHODS[how]] if how else []))
     form = Form.of(f"settings of {name}", *makers, without=STRUCTURE)
     types = {**form.types, **dict.fromkeys(CHOICES, str)}
     made: Scheme[Any] = Form(form.what, types).fill(texts, lambda **values: named_scheme(name, **{**usual, **values}))

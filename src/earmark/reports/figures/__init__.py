@@ -10,6 +10,7 @@ from earmark.reports.figures.learning import convergence, distributions
 from earmark.reports.figures.queries import evidence_path, query_curves
 from earmark.reports.figures.reproduced import of_reproduction
 from earmark.reports.figures.robustness import robustness_curves
+from earmark.reports.figures.soundness import null_plot
 from earmark.reports.figures.style import save, to_png, to_svg
 from earmark.reports.figures.survival import Met, Survivor, evidence_survival, heat_map, survival_curve
 from earmark.reports.figures.triggers import contact_sheet
@@ -28,6 +29,7 @@ __all__ = [
     "evidence_survival",
     "feature_clouds",
     "heat_map",
+    "null_plot",
     "of_reproduction",
     "picture_rows",
     "query_curves",
