@@ -59,7 +59,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / RESULTS
+        self.path, self._descriptor = folder / RESULTS, -1
         self.cells = {cell.id: cell for cell in read_cells(self.path)} if self.path.exists() else {}
 
     @contextmanager
@@ -79,11 +79,11 @@ class Ledger:
             self._descriptor = descriptor
             yield self
         finally:
-            del self._descriptor
+            self._descriptor = -1
             os.close(descriptor)
 
     def append(self, cell: Cell) -> None:
-        """Write the cell, safe on the disk before anything else goes on."""
+        """Write the cell, safe on the disk before anything else goes on; within `writing` alone."""
         line = cell.line()
         written = 0
         while written < len(line):
