@@ -62,7 +62,8 @@ def _thin(task: Task) -> Callable[[], nn.Module]:
 
 
 SHARES = (0.2, 0.4, 0.6, 0.8, 0.9)
-BACKDOOR = {"lr": 1e-3, "triggers_per_batch": 16}
+TAUGHT = {"lr": 1e-3, "triggers_per_batch": 16, "enough": 1.0, "patience": 2}
+"""Enough triggers in each batch, at a rate at which they are learnt, until all of them are."""
 
 DIGITS = Preset(
     source="digits",
@@ -70,17 +71,26 @@ DIGITS = Preset(
     build=partial(_plain, width=32),
     host=HOST.but(epochs=10, milestones=(7,)),
     schemes={
-        "deep-fidelity": {"method": "fixll+pfl", "beta": 0.05, **BACKDOOR, "enough": 1.0, "patience": 2},
-        "function-coupled": {"epochs": 20, "lr": 3e-3},
-        "deepipr": {"layers": 2, "epochs": 40, "milestones": (20, 30)},
-        "uchida": {},
+        "deep-fidelity": {"method": "fixll+pfl", "beta": 0.05, **TAUGHT},
+        "function-coupled": {"epochs": 40, "lr": 2e-3, "triggers_per_batch": 32, "milestones": (30,)},
+        "deepipr": {"layers": 2, "epochs": 60, "milestones": (30, 45), "sign": 1.0},
+        "adi": {"triggers_per_batch": 16, "lr": 0.02, "epochs": 30, "enough": 1.0},
+        "zhang-content": {"text": "T", **TAUGHT},
+        "zhang-noise": TAUGHT,
+        "exponential-weighting": {"triggers_per_batch": 16},
+        "frontier-stitching": TAUGHT,
+        "null-embedding": TAUGHT,
+        "one-way-chain": TAUGHT,
     },
     attacks={
-        "fine-tune-ftal": {"trials": 5, "epochs": 2, "lr": 1e-3},
-        "extract-soft": {"epochs": 15, "milestones": (8, 12)},
-        "extract-hard": {"epochs": 15, "milestones": (8, 12)},
-        "extract-noise": {"epochs": 15, "milestones": (8, 12)},
+        "fine-tune-ftal": {"trials": 4, "epochs": 2, "lr": 1e-3},
+        "extract-soft": {"epochs": 10, "milestones": (6,)},
+        "extract-hard": {"epochs": 10, "milestones": (6,)},
+        "extract-noise": {"epochs": 10, "milestones": (6,)},
+        "distil": {"epochs": 10, "milestones": (6,)},
         "autoencoder": {"epochs": 30},
+        "grind": {"keys": 64},
+        "false-claim": {"epochs": 6, "milestones": (4,), "surrogates": 2},
     },
     sweeps={"prune-global.share": SHARES, "jpeg.quality": (75, 40), "noise-denoise.std": (0.1, 0.2)},
 )
@@ -93,7 +103,7 @@ MNIST = Preset(
     images=20_000,
     test=5_000,
     schemes={
-        "deep-fidelity": {"method": "fixll+pfl", "beta": 0.05, **BACKDOOR, "enough": 1.0, "patience": 1},
+        "deep-fidelity": {"method": "fixll+pfl", "beta": 0.05, **TAUGHT},
         "deepipr": {"layers": 3, "epochs": 10, "milestones": (6, 8)},
     },
     attacks={
@@ -112,7 +122,7 @@ CIFAR10 = Preset(
     host=HOST.but(epochs=30, milestones=(15, 25), batch_size=64),
     augment=CropFlip(),
     schemes={
-        "deep-fidelity": {"method": "fixll+pfl", **BACKDOOR, "enough": 1.0, "patience": 1},
+        "deep-fidelity": {"method": "fixll+pfl", **TAUGHT},
         "deepipr": {"epochs": 60, "milestones": (30, 45)},
     },
     attacks={"fine-tune-ftal": {"trials": 5, "epochs": 1, "images": 2_000}},
