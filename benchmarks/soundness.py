@@ -6,6 +6,8 @@ python benchmarks/soundness.py [--models 200] [--keys 100] [--out results/soundn
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -47,16 +49,46 @@ SIBLINGS = 5
 DAY = timedelta(days=1)
 
 
+class Dense(nn.Module):
+    """A network of linear layers."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, *widths: int) -> None:
+        super().__init__()
+        sizes = (math.prod(shape), *widths)
+        layers = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+        self.trunk, self.head = nn.Sequential(nn.Flatten(), *layers), nn.Linear(sizes[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to logits (N, K)."""
+        logits: Tensor = self.head(self.trunk(x))
+        return logits
+
+
+class Strided(nn.Module):
+    """One convolution of stride 2 and a linear layer."""
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, width: int = 8) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(shape[0], width, 3, stride=2, padding=1)
+        self.head = nn.Linear(width * ((shape[1] + 1) // 2) * ((shape[2] + 1) // 2), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) to logits (N, K)."""
+        logits: Tensor = self.head(torch.relu(self.conv(x)).flatten(1))
+        return logits
+
+
 def networks(data: Data, count: int) -> list[nn.Module]:
-    """Small networks, trained independently: other initial weights, images, widths, rates and lengths of training."""
+    """Small networks, trained independently: other kinds, initial weights, images, and lengths of training."""
+    kinds = (partial(Dense, data.shape, data.classes, 32), partial(Dense, data.shape, data.classes, 48, 24))
+    builds = (*kinds, partial(Strided, data.shape, data.classes))
     made = []
     for at in range(count):
-        draw = rng(at)
-        width, epochs = (4, 6, 8)[at % 3], (1, 3, 5, 7)[at % 4]
+        draw, epochs = rng(at), (1, 3, 5, 8)[at % 4]
         chosen = torch.randperm(len(data.train), generator=draw)[: len(data.train) // (1 + at % 2)]
         own = Data(data.train.subset(chosen), data.train.sample(200))
-        build = partial(PlainCNN, data.shape, data.classes, width=width, features=16)
-        made.append(train_host(built(build, draw), own, draw, HOST.but(epochs=epochs, lr=5e-3, milestones=())))
+        run = HOST.but(epochs=epochs, lr=5e-3, milestones=())
+        made.append(train_host(built(builds[at % 3], draw), own, draw, run))
     return made
 
 

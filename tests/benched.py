@@ -1,4 +1,4 @@
-"""A grid of small networks that takes a second, and attacks that misbehave; importable, so that workers can have them."""
+"""A grid of small networks that takes a second, and attacks that misbehave; importable, so that workers have them."""
 
 from __future__ import annotations
 

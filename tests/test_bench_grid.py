@@ -1,4 +1,4 @@
-"""The laws of the grid: each cell once, whatever stops it in between, in whatever order, and no cell can stop another."""
+"""The laws of the grid: each cell once, whatever stops it in between, in any order, and no cell can stop another."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_what_no_grid_can_be_is_refused(tmp_path: Path) -> None:
 
 def test_a_grid_that_cannot_be_sent_to_a_worker_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="no lambdas"):
-        run(grid(build=lambda: TinyNet()), tmp_path, workers=1)  # noqa: PLW0108
+        run(grid(build=lambda: TinyNet()), tmp_path, workers=1)
 
 
 def test_a_cell_is_known_by_everything_that_it_depends_on() -> None:
