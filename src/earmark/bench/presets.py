@@ -75,7 +75,7 @@ DIGITS = Preset(
         "function-coupled": {"epochs": 10, "lr": 2e-3, "triggers_per_batch": 32},
         "deepipr": {"layers": 2, "epochs": 45, "milestones": (25, 38), "sign": 1.0},
         "adi": {"triggers_per_batch": 16, "lr": 0.02, "epochs": 30, "enough": 1.0},
-        "zhang-content": {"text": "T", **TAUGHT},
+        "zhang-content": TAUGHT,
         "zhang-noise": TAUGHT,
         "exponential-weighting": {"triggers_per_batch": 16},
         "frontier-stitching": TAUGHT,
