@@ -21,7 +21,15 @@ from earmark.errors import BadInput
 
 COMMANDS = (
     *("key new", "key show", "train", "mint", "embed", "commit", "fidelity", "attack", "verify", "judge", "report"),
-    *("demo", "reproduce deep-fidelity", "reproduce function-coupled", "reproduce penetrative", "reproduce deepipr"),
+    *(
+        "bench",
+        "leaderboard",
+        "demo",
+        "reproduce deep-fidelity",
+        "reproduce function-coupled",
+        "reproduce penetrative",
+        "reproduce deepipr",
+    ),
 )
 
 
