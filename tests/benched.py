@@ -102,7 +102,7 @@ def grid(attacks: Mapping[str, Any] | None = None, **changes: Any) -> Grid:
 
 def measurements(cells: list[Cell]) -> dict[tuple[str, str, int], Any]:
     """What was measured, without what differs from run to run: time, and how long it took."""
-    changing = {"cost", "time", "tries", "hardware"}
+    changing = {"cost", "time", "tries", "hardware", "commit"}
     return {(c.scheme, c.attack, c.seed): c.model_dump(exclude=changing) | _counted(c) for c in cells}
 
 

@@ -29,9 +29,10 @@ from earmark.bench.processes import threads_each
 from earmark.embed import METHODS
 from earmark.errors import BadInput
 from earmark.keys import MarkKey
-from earmark.marks import Abstract, Noise, TriggerMint
+from earmark.marks import Abstract, Noise, PassportMint, TriggerMint
 from earmark.models import built
 from earmark.schemes import SCHEMES as NAMED
+from earmark.schemes import deepipr
 from earmark.training import HOST
 
 # ---------------------------------------------------------------------------------------------------------------- names
@@ -86,6 +87,9 @@ def test_an_attack_gets_from_the_scheme_what_only_the_scheme_has() -> None:
     posed = named_attack("adversarial").against(scheme, mark, key)
     assert posed.pose_as == scheme.mint
     assert isinstance(scheme.mint, TriggerMint)
+    layered = deepipr(PassportMint(layers=2))
+    assert named_attack("solved").against(layered, mark, key).layers == 2
+    assert named_attack("fine-tune-ftal").against(layered, mark, key).layers == "all"
     assert named_attack("solved").unfit(mark) is not None
     assert named_attack("jpeg").unfit(mark) is named_attack("half").unfit(mark) is None
 

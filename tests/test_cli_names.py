@@ -21,15 +21,8 @@ from earmark.errors import BadInput
 
 COMMANDS = (
     *("key new", "key show", "train", "mint", "embed", "commit", "fidelity", "attack", "verify", "judge", "report"),
-    *(
-        "bench",
-        "leaderboard",
-        "demo",
-        "reproduce deep-fidelity",
-        "reproduce function-coupled",
-        "reproduce penetrative",
-        "reproduce deepipr",
-    ),
+    *("bench", "leaderboard", "demo"),
+    *("reproduce deep-fidelity", "reproduce function-coupled", "reproduce penetrative", "reproduce deepipr"),
 )
 
 

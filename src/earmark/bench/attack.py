@@ -64,7 +64,7 @@ class Attack:
         """The attack on one marked model; raises `BadInput` where its settings cannot be used."""
         layers = getattr(scheme.mint, "layers", None)
         theirs = {"mint": scheme.mint, "pose_as": scheme.mint, "embed": scheme.embed, "key": rival, "mark": mark}
-        theirs |= {} if layers is None else {"layers": layers}
+        theirs |= {"layers": layers} if self.kind == "passports" and layers is not None else {}
         known = inspect.signature(self.make).parameters
         filled = {name: value for name, value in theirs.items() if name in known and name not in self.settings}
         return self.make(**filled, **self.settings)

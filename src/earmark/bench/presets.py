@@ -72,7 +72,6 @@ DIGITS = Preset(
     host=HOST.but(epochs=10, milestones=(7,)),
     schemes={
         "deep-fidelity": {"method": "fixll+pfl", "beta": 0.05, **TAUGHT},
-        "function-coupled": {"epochs": 10, "lr": 2e-3, "triggers_per_batch": 32},
         "deepipr": {"layers": 2, "epochs": 45, "milestones": (25, 38), "sign": 1.0},
         "adi": {"triggers_per_batch": 16, "lr": 0.02, "epochs": 30, "enough": 1.0},
         "zhang-content": TAUGHT,

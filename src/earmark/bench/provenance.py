@@ -40,7 +40,7 @@ def code_commit() -> str | None:
 
 def _git(home: Path, *words: str) -> str | None:
     try:
-        told = subprocess.run(["git", *words], cwd=home, capture_output=True, text=True, check=True, timeout=10)
+        told = subprocess.run(["git", *words], cwd=home, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
     return told.stdout.strip()
