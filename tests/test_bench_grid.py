@@ -112,7 +112,7 @@ def test_a_killed_grid_goes_on_to_the_same_end(unbroken: Path, tmp_path: Path) -
 
 
 def test_the_order_of_schemes_and_attacks_changes_no_cell(unbroken: Path, tmp_path: Path) -> None:
-    turned = grid(dict(reversed(grid().attacks.items())), schemes=dict(reversed(SCHEMES.items())))
+    turned = grid(dict(list(grid().attacks.items())[::-1]), schemes=dict(list(SCHEMES.items())[::-1]))
     found, expected = run(turned, tmp_path, workers=0), read_cells(unbroken / "results.jsonl")
     assert measurements(found) == measurements(expected)
     assert [cell.id for cell in found] != [cell.id for cell in expected]

@@ -18,7 +18,7 @@ PLAIN = Asked("uchida", "half", None, None, None, (), (), (), 1, 0, False, 1e-6)
 
 
 def asked(**changes: object) -> Asked:
-    return Asked(**{**vars(PLAIN), **changes})  # type: ignore[arg-type]
+    return Asked(**{**vars(PLAIN), **changes})
 
 
 def test_a_grid_is_run_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

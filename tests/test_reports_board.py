@@ -121,7 +121,7 @@ def test_a_board_has_its_figures_and_a_scheme_without_a_null_no_curve() -> None:
 
 
 def test_the_page_and_the_report_show_everything_and_say_what_failed(tmp_path: Path) -> None:
-    nothing = dict.fromkeys(("accuracy", "verify", "judge", "cost"))
+    nothing: dict[str, Any] = dict.fromkeys(("accuracy", "verify", "judge", "cost"))
     failed = cell("weak", "crash", 0, status="failed", reason="a\nb|c", **nothing)
     write_board(tmp_path, [*board().cells, failed])
     page = (tmp_path / "README.md").read_text()
