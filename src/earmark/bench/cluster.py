@@ -56,8 +56,8 @@ class Cluster:
         except ray.exceptions.RayError as error:
             self.close()
             raise BadInput(
-                f"the grid does not arrive at its Ray actors ({_short(error)}); all machines need earmark and the modules "
-                "that its networks, schemes and attacks are defined in"
+                f"the grid does not arrive at its Ray actors ({_short(error)}); all machines need earmark and the "
+                "modules that its networks, schemes and attacks are defined in"
             ) from error
 
     def submit(self, place: int, task: Task) -> None:
