@@ -42,8 +42,8 @@ class Cluster:
             here: Any = {} if address else {"runtime_env": {"env_vars": {"PYTHONPATH": paths}}}
             try:
                 ray.init(address=address, include_dashboard=False, log_to_driver=False, **here)
-            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-                raise BadInput(f"Ray does not start: {error}; check RAY_ADDRESS") from error
+            except Exception as error:  # Ray raises bare exceptions where a node does not come up
+                raise BadInput(f"Ray does not start ({_short(error)}); check RAY_ADDRESS") from error
         self._threads = threads or 1
         fitting = int(ray.cluster_resources().get("CPU", 1)) // self._threads
         self.places = workers or max(1, fitting)

@@ -108,6 +108,11 @@ class _Course:
             plan.finish(task, outcome.seconds)
             self._fail(task, outcome.fault)
         if outcome.cell is not None:
+            if outcome.cell.id not in self._ids:
+                raise BadInput(
+                    f"the worker that measured {task} has other code or settings than this process; give all machines "
+                    "one version, and do not change it while a grid runs"
+                )
             self._ledger.append(outcome.cell.model_copy(update={"tries": 1 + self._deaths[task]}))
         if self._watch is not None:
             known = [cell for id, cell in self._ledger.cells.items() if id in self._ids]

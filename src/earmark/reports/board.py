@@ -159,7 +159,7 @@ def _page(boards: Sequence[Board], drawn: Mapping[str, Mapping[str, Figure]]) ->
     ]
     for board in boards:
         parts += [f"## {board.title}", board.table().to_markdown()]
-        parts += [f"![{_caption(name)}]({_file(board, name)}.png)\n\n{_caption(name)}" for name in drawn[board.title]]
+        parts += [f"![{name}]({_file(board, name)}.png)\n\n{_caption(name)}" for name in drawn[board.title]]
         parts += [f"### {table.title}\n\n{table.to_markdown()}" for table in (board.attack_table(), board.cost_table())]
         parts += [_facts(board)]
         if failures := board.failures():
@@ -180,7 +180,7 @@ def _facts(board: Board) -> str:
     made = {(cell.scheme, cell.seed): cell.cost.embed_seconds for cell in board.cells if cell.cost}
     facts = {
         "seeds": ", ".join(map(str, sorted({cell.seed for cell in board.cells}))),
-        "cells": f"{len(board.cells)}, {(spent + sum(made.values())) / 60:.0f} minutes of computing, all together",
+        "cells": f"{len(board.cells)}, {(spent + sum(made.values())) / 60:.0f} minutes by the clocks of their workers",
         "machines": "; ".join(dict.fromkeys(cell.hardware for cell in board.cells)),
         "versions": "; ".join(dict.fromkeys(_versions(cell) for cell in board.cells)),
         "code": ", ".join(dict.fromkeys(_commit(cell) for cell in board.cells)),
