@@ -13,8 +13,11 @@ from benched import SCHEMES, Fails, Halves, Kills, KillsOnce, KillsParent, data,
 from tiny import TinyNet
 from torch import nn
 
-from earmark.bench import Cell, Grid, Ledger, Progress, Task, named_attack, own_attack, read_cells, run, schema
+from earmark.bench import Cell, Grid, Ledger, Plan, Progress, Task, named_attack, own_attack, read_cells, run, schema
+from earmark.bench.cells import blank
+from earmark.bench.running import Course
 from earmark.bench.subject import Subject
+from earmark.bench.work import Outcome
 from earmark.core import Data
 from earmark.errors import BadInput, CannotCarry
 from earmark.evidence import judge
@@ -207,6 +210,15 @@ def test_no_secret_of_a_key_is_in_the_results(unbroken: Path) -> None:
     for key in (subject.owner.mark_key("grid"), subject.rival):
         assert key.secret.hex() not in written
         assert str(list(key.secret))[1:30] not in written
+
+
+def test_a_worker_with_other_code_or_settings_is_found_out(tmp_path: Path) -> None:
+    wanted, other, task = grid(), grid(alpha=1e-3), Task(0, "triggers", "half")
+    with Ledger(tmp_path).writing() as ledger:
+        course = Course(wanted, ledger, {wanted.cell_id(cell) for cell in wanted.cells()}, None)
+        with pytest.raises(BadInput, match="other code or settings"):
+            course.take(Outcome(task, cell=blank(other, task, "done")), Plan([task]), 1)
+    assert read_cells(tmp_path / "results.jsonl") == []
 
 
 # ------------------------------------------------------------------------------------------------------------ the file

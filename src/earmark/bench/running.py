@@ -74,7 +74,7 @@ def run(
         if lacking:
             write_json(out / "schema.json", schema())
             with closing(_engine(grid, out, workers, engine, threads, len(lacking))) as places:
-                _drive(_Course(grid, ledger, set(ids.values()), watch), Plan(lacking), places)
+                _drive(Course(grid, ledger, set(ids.values()), watch), Plan(lacking), places)
         return [ledger.cells[id] for id in ids.values()]
 
 
@@ -87,7 +87,7 @@ def _engine(grid: Grid, out: Path, workers: int | None, engine: str, threads: in
     return Processes(grid, out, count, threads or threads_each(count))
 
 
-class _Course:
+class Course:
     """What happens to outcomes: cells are written down, deaths counted, and whoever watches is told."""
 
     def __init__(self, grid: Grid, ledger: Ledger, ids: set[str], watch: Callable[[Progress], None] | None) -> None:
@@ -95,6 +95,7 @@ class _Course:
         self._deaths: Counter[Task] = Counter()
 
     def take(self, outcome: Outcome, plan: Plan, places: int) -> None:
+        """What one outcome means for the plan and for the file; raises `BadInput` where a worker has other code."""
         task = outcome.task
         if outcome.fault is None:
             plan.finish(task, outcome.seconds)
@@ -123,7 +124,7 @@ class _Course:
         self._ledger.append(blank(self.grid, cell, "failed", reason, 1 + self._deaths[cell]))
 
 
-def _drive(course: _Course, plan: Plan, engine: Engine) -> None:
+def _drive(course: Course, plan: Plan, engine: Engine) -> None:
     """Keep every place busy until nothing is left."""
     idle: dict[int, Task | None] = dict.fromkeys(range(engine.places))
     while plan:
