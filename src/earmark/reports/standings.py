@@ -119,8 +119,8 @@ class Board:
     @cached_property
     def schemes(self) -> list[str]:
         """By label, the one that most survived first."""
-        names = list(dict.fromkeys(cell.scheme for cell in self.cells))
-        return sorted(names, key=lambda name: (-self._share(name), names.index(name)))
+        names = {cell.scheme for cell in self.cells}
+        return sorted(names, key=lambda name: (-self._share(name), name))
 
     @cached_property
     def attacks(self) -> list[str]:
