@@ -166,6 +166,60 @@ def test_class_names_come_from_a_file(folder: Path, tmp_path: Path) -> None:
     assert "expected a class from 0 to 9" in run(folder, *words, "--class-names", f"{tmp_path}/names.json", status=2)
 
 
+@pytest.fixture(scope="module")
+def named(folder: Path) -> tuple[str, ...]:
+    """A claim on the first mark that says what the classes are called."""
+    how: dict[str, Any] = {"host": None, "scheme": "x", "owner_name": "namer", "check": False}
+    names = [f"kind {at}" for at in range(10)]
+    commit(owner(0), mark(0), name="m", marked=nn.Linear(1, 1), out=folder / "named", class_names=names, **how)
+    return ("--claim", "@named/claim.json", "--evidence", "@named/evidence")
+
+
+def in_names(asked: Asked) -> Said:
+    listed = json.loads(hugging_face(LABEL)(asked).body)
+    return Said.json([{"label": f"kind {each['label'][6:]}", "score": each["score"]} for each in listed])
+
+
+DATED = ("--committed-before", "2999-01-01T00:00:00Z", "--known-since", "2999-01-02T00:00:00Z")
+
+
+def test_a_service_is_read_by_the_names_in_a_claim_that_is_older(folder: Path, named: tuple[str, ...]) -> None:
+    with serving(in_names) as served:
+        verdict = run(folder, "judge", served.url, *named, *DATED, "--form", "hf")
+    assert (verdict["accepted"], verdict["statistic"]) == (True, 40)
+    assert verdict["details"]["suspect"]["class_names"]["source"] == "the claim"
+
+
+def test_names_in_a_claim_that_may_be_younger_choose_no_answers(folder: Path, named: tuple[str, ...]) -> None:
+    """Whoever has seen the answers could name the classes to fit them."""
+    for late in ((), DATED[:2], (*DATED[:3], "2998-01-01T00:00:00Z")):
+        with serving(in_names) as served:
+            assert "named no class of the mark's task" in run(
+                folder, "judge", served.url, *named, *late, "--form", "hf", status=2
+            )
+
+
+def test_numbers_stay_numbers_whatever_a_claim_names(folder: Path, named: tuple[str, ...]) -> None:
+    with serving(hugging_face(LABEL)) as served:
+        assert run(folder, "judge", served.url, *named, *DATED, "--form", "hf")["statistic"] == 40
+
+
+def test_class_names_are_committed_to_from_a_list(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EARMARK_PASSWORD", "correct horse")
+    owner(0).save(tmp_path / "owner.pem", b"correct horse")
+    model = ("--model", f"{folder}/nets.py:Memory", "--marked", "@models/stolen.safetensors")
+    words = ("commit", "--key", f"{tmp_path}/owner.pem", "--mark", "@mark.safetensors", *model)
+    (tmp_path / "names.json").write_text(json.dumps([f"kind {at}" for at in range(10)]))
+    run(folder, *words, "--class-names", f"{tmp_path}/names.json", "--out", f"{tmp_path}/to")
+    body = json.loads((tmp_path / "to" / "claim.json").read_text())["claim"]
+    assert (body["format"], body["class_names"][3]) == (3, "kind 3")
+    (tmp_path / "names.json").write_text('{"kind 0": 0}')
+    faulty = run(folder, *words, "--class-names", f"{tmp_path}/names.json", "--out", f"{tmp_path}/no", status=2)
+    assert "expected a JSON list of the names of all classes" in faulty
+
+
 # ----------------------------------------------------------------------------------------------------------------- scan
 
 

@@ -142,9 +142,9 @@ def test_a_missing_field_is_named() -> None:
         Claim.sign(OWNER, body)
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", True, 1.0, None])
+@pytest.mark.parametrize("version", [0, 4, "1", True, 1.0, None])
 def test_a_format_of_another_version_is_refused_before_anything_else(version: Any) -> None:
-    with pytest.raises(BadInput, match="this version reads 1 and 2"):
+    with pytest.raises(BadInput, match="this version reads 1 and 2 and 3"):
         Claim.from_bytes(render({"claim": {"format": version, "later": {}}, "signature": ""}))
 
 
@@ -208,3 +208,47 @@ def test_times_are_written_in_utc() -> None:
     with pytest.raises(BadInput, match="add tzinfo"):
         rfc3339(datetime(2024, 5, 1))
     assert rfc3339(datetime(33, 1, 1, tzinfo=UTC)) == "0033-01-01T00:00:00Z"
+
+
+# --------------------------------------------------------------------------------------------------------- class names
+
+NAMES = [f"kind {at}" for at in range(10)]
+
+
+def test_class_names_make_a_claim_of_format_3_and_come_back_in_their_order() -> None:
+    claim = Claim.sign(OWNER, {**FIELDS, "class_names": NAMES})
+    again = Claim.from_bytes(claim.to_bytes())
+    assert (again.format, again.class_names) == (3, tuple(NAMES))
+    assert b"slice_root" not in claim.to_bytes()
+    assert claim.signed_bytes().startswith(b"earmark/claim/3\n")
+
+
+def test_a_claim_has_the_version_of_its_newest_field() -> None:
+    root = {"slice_root": "5" * 64}
+    added: list[dict[str, Any]] = [{}, root, {"class_names": NAMES}, {**root, "class_names": NAMES}]
+    signed = [Claim.sign(OWNER, {**FIELDS, **each}) for each in added]
+    assert [claim.format for claim in signed] == [1, 2, 3, 3]
+    assert len({claim.signature for claim in signed}) == 4
+    for claim in signed:
+        body = {**claim.body(), "format": claim.format % 3 + 1}
+        raw = render({"claim": body, "signature": claim.signature})
+        with pytest.raises((BadInput, Tampered)):
+            Claim.from_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "names", [NAMES[:9], [*NAMES, "kind 10"], [*NAMES[:9], NAMES[0]], [*NAMES[:9], ""], [*NAMES[:9], "a\nb"]]
+)
+def test_class_names_are_as_many_as_the_classes_different_and_printable(names: list[str]) -> None:
+    with pytest.raises(BadInput, match="class_names"):
+        Claim.sign(OWNER, {**FIELDS, "class_names": names})
+
+
+def test_class_names_leave_room_for_the_rest_of_a_claim() -> None:
+    many = {**FIELDS, "parameters": {**FIELDS["parameters"], "classes": 1000}}
+    with pytest.raises(BadInput, match="131072 bytes"):
+        Claim.sign(OWNER, {**many, "class_names": [f"{at}{'é' * 190}" for at in range(1000)]})
+    claim = Claim.sign(
+        OWNER, {**many, "class_names": [f"n{at:08}, a rather long name of WordNet" for at in range(1000)]}
+    )
+    assert Claim.from_bytes(claim.to_bytes()) == claim

@@ -33,7 +33,7 @@ EARLY: dict[str, Any] = {
 pytestmark = pytest.mark.parametrize("case", CASES, ids=[f"{path.parent.name}-{path.name}" for path in CASES])
 
 
-RATES = {"noise": 1 / 10, "stamped": 1 / 9, "passports": 1 / 2, "projection": 1 / 2, "sliced": 1 / 10}
+RATES = {"noise": 1 / 10, "stamped": 1 / 9, "passports": 1 / 2, "projection": 1 / 2, "sliced": 1 / 10, "named": 1 / 10}
 
 
 def fitted(mark: Mark) -> nn.Module:
@@ -88,7 +88,8 @@ def test_the_files_say_what_they_said_when_they_were_written(case: Path) -> None
         if claim.slice_root is None
         else {"slice_root": claim.slice_root, "slice_digest": Slice.read(case / "slice").digest}
     )
-    assert EXPECTED[f"{case.parent.name}/{case.name}"] == opens | {
+    names = {} if claim.class_names is None else {"class_names": list(claim.class_names)}
+    assert EXPECTED[f"{case.parent.name}/{case.name}"] == opens | names | {
         "owner": claim.owner,
         "public_key": OWNER.public.hex(),
         "mark_key": OWNER.mark_key(claim.mark).secret.hex(),

@@ -407,10 +407,10 @@ def test_a_slice_keeps_its_secrets_to_itself() -> None:
         pickle.dumps(CUT)
 
 
-def test_a_claims_root_stands_in_format_2_alone() -> None:
+def test_a_claim_with_a_root_has_format_2() -> None:
     fields = CLAIM.model_dump(mode="json", exclude={"signature"})
-    for broken in ({**fields, "format": 1}, {**fields, "slice_root": None}):
-        with pytest.raises(ValueError, match="slice_root"):
+    for broken in ({**fields, "format": 1}, {**fields, "format": 3}, {**fields, "slice_root": None}):
+        with pytest.raises(ValueError, match="the format is not the version"):
             Claim.model_validate({**broken, "signature": "0" * 128})
 
 

@@ -21,7 +21,8 @@ from earmark.cli.suspects import Approach
 from earmark.cli.timestamps import dated_by, moment, times_of
 from earmark.core import Verdict
 from earmark.errors import BadInput
-from earmark.evidence import arbitrate
+from earmark.evidence import Claim, arbitrate
+from earmark.evidence.judge import is_earlier
 from earmark.evidence.kinds import Suspect, kind_of
 from earmark.marks import TriggerSet
 from earmark.reports import write_ruling
@@ -200,7 +201,8 @@ def judge(
     page = None if ruling is None else new_file(ruling, force)
     others = [builder.accused(path, found) for path in innocent or ()]
     approach = Approach(form, suspect_set, class_names, transcript, decoys, decoys_each)
-    with _accused(suspect, builder, approach, found) as accused:
+    early = [each.claim for each, time in zip(found, times, strict=True) if each.claim and is_earlier(time, since)]
+    with _accused(suspect, builder, approach, found, early) as accused:
         suspected = accused if page is None else heard(accused, found)
         outcomes = arbitrate(
             cases, suspected, alpha=alpha, suspect_known_since=since, sequential=sequential, innocents=others
@@ -213,13 +215,15 @@ def judge(
 
 
 @contextmanager
-def _accused(suspect: str, builder: Builder, approach: Approach, found: Sequence[Brought]) -> Iterator[Suspect]:
+def _accused(
+    suspect: str, builder: Builder, approach: Approach, found: Sequence[Brought], early: Sequence[Claim]
+) -> Iterator[Suspect]:
     if not approach.applies(suspect):
         yield builder.accused(Path(suspect), found)
         return
     tasks = [each.task for each in found if each.task is not None]
     marks = [each.evidence.mark for each in found if each.evidence is not None]
-    with approach.reached(suspect, tasks, marks) as asked:
+    with approach.committed_to(early).reached(suspect, tasks, marks) as asked:
         yield asked
 
 

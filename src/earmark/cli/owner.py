@@ -23,7 +23,7 @@ from earmark.embed import Backdoor, PassportLayers, Uchida
 from earmark.errors import BadInput
 from earmark.evidence import check_text, commit
 from earmark.evidence.kinds import kind_of
-from earmark.files import model_digest, weights_digest
+from earmark.files import model_digest, read_json, weights_digest
 from earmark.marks import MINTS, AnyMark, Passports, Projection, TriggerSet
 from earmark.schemes import scheme_of
 from earmark.stats import GRINDING_BITS, critical_count
@@ -212,6 +212,14 @@ def commit_to(
     tsa: Annotated[
         str | None, typer.Option("--tsa", metavar="URL", help="Have an RFC 3161 authority stamp the claim.")
     ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            "--class-names",
+            metavar="FILE",
+            help="What the model calls its classes, a JSON list, for the claim.",
+        ),
+    ] = None,
     unchecked: Annotated[
         bool, typer.Option("--unchecked", help="Commit even to what no judge would accept as it stands.")
     ] = False,
@@ -245,6 +253,7 @@ def commit_to(
         check=not unchecked,
         host_digest=None if host is None else weights_digest(host),
         marked_digest=weights_digest(marked),
+        class_names=None if class_names is None else _names(class_names),
     )
     value = {
         "claim": str(claim),
@@ -253,6 +262,13 @@ def commit_to(
         **about(minted.name, minted.mark),
     }
     show(as_json, value, f"{claim}: publish it before the model", f"{evidence}: keep it secret until a dispute")
+
+
+def _names(file: Path) -> list[str]:
+    names = read_json(file)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadInput(f"{file}: expected a JSON list of the names of all classes, that of class 0 first")
+    return names
 
 
 def about(name: str, mark: AnyMark) -> dict[str, Any]:

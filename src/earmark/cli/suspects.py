@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Final, final
@@ -16,6 +16,7 @@ from earmark.cli.settings import Form
 from earmark.core import Mark
 from earmark.data import open_data
 from earmark.errors import BadInput
+from earmark.evidence import Claim
 from earmark.files import digest
 from earmark.keys import MarkKey
 from earmark.models import Task
@@ -90,6 +91,19 @@ class Approach:
     transcript: Path | None = None
     decoys: str | None = None
     decoys_each: int = 3
+    committed: Sequence[str] | None = None
+    """The class names of a claim, by which a service is read where no file gives others."""
+
+    def committed_to(self, claims: Sequence[Claim]) -> Approach:
+        """The same, with the class names in the claims, all of them known to be no later than the suspect.
+
+        Raises:
+            BadInput: claims that call the classes differently, and no file that decides.
+        """
+        named = {claim.class_names for claim in claims if claim.class_names is not None}
+        if len(named) > 1 and self.class_names is None:
+            raise BadInput("the claims name the classes differently; give the names of the service as --class-names")
+        return replace(self, committed=next(iter(named), None))
 
     def applies(self, suspect: str) -> bool:
         """Whether the suspect is asked so, and is no file of weights.
@@ -149,7 +163,11 @@ class Approach:
         raise faults[0]
 
     def _open(self, suspect: str, task: Task, counts: Sequence[int]) -> Reached:
-        names = None if self.class_names is None else ClassNames.read(str(self.class_names), *counts)
+        names = None
+        if self.committed is not None and kind_of_suspect(suspect) == "http":
+            names = ClassNames.listed(self.committed, "the claim")
+        if self.class_names is not None:
+            names = ClassNames.read(str(self.class_names), *counts)
         form = Form.of("settings of the suspect", *makers(suspect, self.form), without=GIVEN)
         return form.fill(
             self.settings, lambda **values: open_suspect(suspect, task, form=self.form, names=names, **values)

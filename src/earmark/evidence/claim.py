@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,9 +32,13 @@ __all__ = [
     "rfc3339",
 ]
 
-FORMATS = WHOLE, SLICED = 1, 2
-"""The versions of a claim: 1 for a mark that opens as a whole, 2 for one that opens in slices, too."""
+FORMATS = 1, 2, 3
+"""The versions of a claim; each has one field more than the one before, and may do without those of earlier ones."""
+ADDED = {"slice_root": 2, "class_names": 3}
+"""The fields that not every claim has, with the version that they came with."""
 CLAIM_LIMIT = 1 << 18
+NAMES_LIMIT = CLAIM_LIMIT // 2
+"""Bytes of class names in a claim, as they are written."""
 
 
 def _printable(text: str) -> str:
@@ -89,7 +93,7 @@ class Claim(Record):
     """One signed statement. A claim that came from a file has been checked against its signature.
 
     Attributes:
-        format: the version of the format: 2 where there is a `slice_root`, else 1.
+        format: the version of the format: 3 with `class_names`, else 2 with a `slice_root`, else 1.
         owner: the name that the owner wants to be shown under; it proves nothing.
         public_key: the owner's Ed25519 public key.
         scheme: the scheme that the mark was embedded with.
@@ -102,12 +106,15 @@ class Claim(Record):
         host_digest: `files.model_digest` of the model before marking; None where there was none.
         marked_digest: `files.model_digest` of the marked model, as released.
         slice_root: the root over all trials, for a mark that opens in slices (`marks.Sliced`); None for all others.
+        class_names: what the released model calls its classes, that of class 0 first; None where nothing is said.
+            A service that answers in names is read by them where the claim is known to be no later than the suspect:
+            names that are chosen afterwards choose the answers, and p does not pay for that.
         time: RFC 3339 in UTC, as the owner says; never trusted by itself.
         timestamp: an RFC 3161 time-stamp token in base64, or None (see `evidence.timestamp`).
         signature: Ed25519 over `signed_bytes()`.
     """
 
-    format: Literal[1, 2]
+    format: Literal[1, 2, 3]
     owner: Text
     public_key: Hex32
     scheme: Text
@@ -120,21 +127,31 @@ class Claim(Record):
     host_digest: Hex32 | None
     marked_digest: Hex32
     slice_root: Hex32 | None = None
+    class_names: Annotated[tuple[Text, ...], Field(strict=False)] | None = None
     time: Time
     timestamp: Token | None
     signature: Hex64
 
     @model_validator(mode="after")
     def _of_its_format(self) -> Claim:
-        if (self.format == SLICED) != (self.slice_root is not None):
-            raise ValueError("a slice_root stands in claims of format 2 and in no others")
+        if self.format != _version(self.model_dump(include=set(ADDED))):
+            raise ValueError("the format is not the version that the newest of the claim's fields came with")
+        return self
+
+    @model_validator(mode="after")
+    def _names_each_class(self) -> Claim:
+        names = self.class_names
+        if names is not None:
+            if len(names) != self.parameters.classes or len(set(names)) < len(names):
+                raise ValueError(f"class_names: expected {self.parameters.classes} different names, one for each class")
+            if len(render({"class_names": names})) > NAMES_LIMIT:
+                raise ValueError(f"class_names: they take more than {NAMES_LIMIT} bytes; shorten them")
         return self
 
     @classmethod
     def sign(cls, owner: OwnerKey, fields: dict[str, Any]) -> Claim:
         """The claim with these fields, `format`, `public_key` and `signature` filled in by the owner's key."""
-        version = WHOLE if fields.get("slice_root") is None else SLICED
-        fields = {**fields, "format": version, "public_key": owner.public.hex()}
+        fields = {**fields, "format": _version(fields), "public_key": owner.public.hex()}
         unsigned = validated(cls, {**fields, "signature": "0" * 128}, "claim")
         return validated(cls, {**fields, "signature": owner.sign(unsigned.signed_bytes()).hex()}, "claim")
 
@@ -166,9 +183,9 @@ class Claim(Record):
         return render({"claim": self.body(), "signature": self.signature})
 
     def body(self) -> dict[str, Any]:
-        """Everything but the signature, as JSON; of format 1 without the field that it does not have."""
-        left_out = {"signature", "slice_root"} if self.format == WHOLE else {"signature"}
-        return self.model_dump(mode="json", exclude=left_out)
+        """Everything but the signature, as JSON; without the fields of `ADDED` that this claim does not have."""
+        lacking = {name for name in ADDED if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude={"signature", *lacking})
 
     def signed_bytes(self) -> bytes:
         """What the owner signs: a domain tag and the canonical JSON of the body."""
@@ -187,6 +204,11 @@ class Claim(Record):
     def claimed_time(self) -> datetime:
         """`time` as an aware datetime: what the owner says, no more."""
         return datetime.fromisoformat(self.time)
+
+
+def _version(fields: Mapping[str, Any]) -> int:
+    """The format of a claim with these fields."""
+    return max((version for name, version in ADDED.items() if fields.get(name) is not None), default=1)
 
 
 def facts_of(parameters: Parameters) -> bytes:

@@ -6,7 +6,7 @@ import base64
 import glob
 import shutil
 import tempfile
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -49,6 +49,7 @@ def commit(
     check: bool = True,
     host_digest: str | None = None,
     marked_digest: str | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> tuple[Path, Path]:
     """Write `out/claim.json`, to be published before the model is, and `out/evidence/`, to be kept secret.
 
@@ -74,6 +75,8 @@ def commit(
         host_digest: `files.weights_digest` of the file of the host, which may hold its weights in another precision
             than `host` does; `files.model_digest` of `host` unless given.
         marked_digest: likewise, of the file that is going to be released.
+        class_names: what the released model calls its classes, that of class 0 first: by these names a judge reads a
+            service that does not answer in numbers.
 
     Returns:
         The path of the claim and the path of the evidence folder.
@@ -101,6 +104,7 @@ def commit(
         stamp=stamp,
         host_digest=host_digest,
         marked_digest=marked_digest,
+        class_names=class_names,
     )
     return _write(claim, bundle, Path(out), DRAWN if time is None else DRAWN - {"time"})
 
@@ -130,6 +134,7 @@ def claim_of(
     stamp: Stamp | None = None,
     host_digest: str | None = None,
     marked_digest: str | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Claim:
     """The signed claim that binds a bundle; arguments and errors as in `commit`."""
     key = MarkKey(bundle.secret, owner.public)
@@ -145,6 +150,7 @@ def claim_of(
         "host_digest": None if host is None else host_digest or model_digest(host),
         "marked_digest": marked_digest or model_digest(marked),
         "slice_root": root_of(bundle.mark, key),
+        "class_names": None if class_names is None else tuple(class_names),
         "time": rfc3339(datetime.now(UTC) if time is None else time),
         "timestamp": None,
     }

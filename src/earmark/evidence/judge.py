@@ -21,7 +21,7 @@ from earmark.files import digest, model_digest
 from earmark.keys import MarkKey
 from earmark.stats import GRINDING_BITS
 
-__all__ = ["OWNERS_WORD", "asked", "claim_fault", "judge", "minting_fault"]
+__all__ = ["OWNERS_WORD", "asked", "claim_fault", "is_earlier", "judge", "minting_fault"]
 
 CLOCK_ALLOWANCE = timedelta(days=1)
 EARLIER = "no later than the suspect"
@@ -225,6 +225,11 @@ def _time(claim: Claim, committed_before: datetime | None) -> str | None:
     return None
 
 
+def is_earlier(committed_before: datetime | None, suspect_known_since: datetime | None) -> bool:
+    """Whether a claim is known to be no later than a suspect: where it is not, the claimant may have looked at it."""
+    return committed_before is not None and suspect_known_since is not None and committed_before <= suspect_known_since
+
+
 def _facts(
     claim: Claim, committed_before: datetime | None, dated_by: str | None, suspect_known_since: datetime | None
 ) -> dict[str, Any]:
@@ -232,7 +237,7 @@ def _facts(
     for moment in (committed_before, suspect_known_since):
         if moment is not None:
             rfc3339(moment)  # refuses a time without its zone, and one that has no UTC date
-    known = committed_before is not None and suspect_known_since is not None and committed_before <= suspect_known_since
+    known = is_earlier(committed_before, suspect_known_since)
     return {
         "step": "suspect",
         "owner": claim.owner,

@@ -213,9 +213,23 @@ class ClassNames:
 
     Attributes:
         by_name: the class by the name, or by the number as text, that the service gives it; None for none.
+        source: where the names stand, in words.
+        numbered: whether a number that is nobody's name is the class of that number here, too.
     """
 
     by_name: Mapping[str, int] | None = field(default=None)
+    source: str = "a file of whoever asked"
+    numbered: bool = False
+
+    @classmethod
+    def listed(cls, names: Sequence[str], source: str) -> ClassNames:
+        """The names of all classes, that of class 0 first, for services that may answer in numbers as well.
+
+        >>> named = ClassNames.listed(["cat", "dog"], "the claim")
+        >>> named("dog"), named("LABEL_1"), named("cow")
+        (1, 1, -1)
+        """
+        return cls({name.strip(): at for at, name in enumerate(names)}, source, numbered=True)
 
     @classmethod
     def read(cls, path: str, *counts: int) -> ClassNames:
@@ -253,9 +267,10 @@ class ClassNames:
             return -1
         if isinstance(said, float):
             said = int(said) if said.is_integer() else ""
-        if self.by_name is not None:
-            return self.by_name.get(str(said).strip(), -1)
-        found = NUMBERED.fullmatch(str(said).strip())
+        name = str(said).strip()
+        if self.by_name is not None and (name in self.by_name or not self.numbered):
+            return self.by_name.get(name, -1)
+        found = NUMBERED.fullmatch(name)
         return int(found[1]) if found else -1
 
     def scores(self, values: Sequence[float]) -> Answer:
@@ -272,4 +287,5 @@ class ClassNames:
         """How many names there are and the hash that binds them."""
         if self.by_name is None:
             return {}
-        return {"class_names": {"count": len(self.by_name), "sha256": digest({}, dict(self.by_name))}}
+        bound = digest({}, dict(self.by_name))
+        return {"class_names": {"count": len(self.by_name), "sha256": bound, "source": self.source}}
