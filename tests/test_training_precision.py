@@ -120,7 +120,8 @@ def test_a_host_of_another_type_may_be_compared_with(tiny_data: Data) -> None:
 @pytest.mark.parametrize("name", sorted(set(ATTACKS) - {"overwrite", "transfer"}))
 def test_every_attack_takes_every_type(name: str, dtype: torch.dtype, tiny_data: Data) -> None:
     stolen = seeded(TinyNet).to(dtype)
-    settings = ATTACK_SETTINGS.get(name.split("-")[0], {})
+    given: dict[str, Any] = {"knockoff": {"data": tiny_data}, "stack": {"attacks": [attack("prune-global", share=0.5)]}}
+    settings = {**ATTACK_SETTINGS.get(name.split("-")[0], {}), **given.get(name, {})}
     assert floating(attack(name, **settings)(stolen, tiny_data, rng(0))) == {dtype}
 
 
@@ -130,7 +131,7 @@ def test_every_forger_takes_every_type(name: str, dtype: torch.dtype, knowing: n
     settings = {"mint": Noise(10), "keys": 2} if name == "grind" else {"count": 10}
     model = copy.deepcopy(knowing).to(dtype)
     forged = forger(name, **settings)(model, tiny_data, rng(0))
-    if name != "grind":
+    if name in ("adversarial", "read-off"):  # the others do not look at the model's weights or answers
         assert accuracy(model, forged.as_images()) > 0.9
     assert len(forged) == 10
 
