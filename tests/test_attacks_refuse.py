@@ -104,7 +104,7 @@ def test_the_model_is_left_alone(marked: nn.Module) -> None:
     guard(floats(DATA.test)[:5])
     assert model_digest(net) == before
     assert all(module.training and not module._forward_hooks for module in net.modules())
-    assert (spent.samples, spent.queries, spent.weights) == (40, 40, True)
+    assert (spent.samples, spent.queries, spent.weights) == (40, 43, True)  # three tell which layers write a row each
 
 
 def test_a_model_that_can_only_be_asked_is_guarded_by_its_scores(marked: nn.Module) -> None:
@@ -202,3 +202,29 @@ def test_what_cannot_be_guarded_with_or_asked_is_refused(marked: nn.Module) -> N
 def test_needs_follow_the_score() -> None:
     assert needs_of(Refuse()) == Needs(True, "images")
     assert needs_of(Refuse(score="energy")) == Needs(False, "images", "scores")
+
+
+class TokensFirst(nn.Module):
+    """A transformer as PyTorch has it by default, tokens (L, N, d): one token to a column of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = nn.Linear(1, 8)
+        self.token = nn.Linear(3 * 8, 8)
+        self.mixer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.token(x.permute(3, 0, 1, 2).flatten(2)) + self.place(x.new_ones(1, 1))
+        out: Tensor = self.head(self.mixer(tokens).mean(0))
+        return out
+
+
+@pytest.mark.parametrize("many", [1, 2, 8])
+def test_layers_that_write_tokens_first_are_left_out_whatever_the_batch_holds(many: int) -> None:
+    """Also where the batch holds as many images as there are tokens, 8, or as the places' layer writes rows, 1."""
+    net = seeded(TokensFirst).eval()
+    images = torch.rand(many, 3, 8, 8, generator=rng(2))
+    data = Data(blobs(16, shape=(3, 8, 8)), blobs(16, shape=(3, 8, 8), seed=1))
+    assert [features.shape for features in looking_into(net)(images).features] == [(many, 3)]
+    assert Refuse(0.1)(net, data, rng(0))(images).shape == (many, 3)

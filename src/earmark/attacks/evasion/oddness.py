@@ -8,7 +8,7 @@ detection" (NeurIPS), Section 3. The threshold is that of split conformal predic
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, final
 
@@ -43,26 +43,43 @@ Look: TypeAlias = Callable[[Tensor], Seen]
 
 
 def looking_into(model: nn.Module) -> Look:
-    """A look at what each convolution and linear layer writes, averaged over places, in eval mode, without gradient."""
-    layers = [module for module in model.modules() if isinstance(module, _ConvNd | nn.Linear)]
+    """A look at what each convolution and linear layer writes, averaged over places, in eval mode, without gradient.
+
+    Of layers that write a row for each image. One that writes tokens first, or the same for every batch, is none of
+    them, and is not taken for one where a batch happens to hold as many images as it writes rows: the first look also
+    shows the model an image once and twice, and sees which layers follow.
+    """
+    followed: list[nn.Module] = []
 
     def look(images: Tensor) -> Seen:
-        written: dict[int, Tensor] = {}
-
-        def note(layer: nn.Module, _: Any, output: Tensor) -> None:
-            if len(output) == len(images):
-                written[id(layer)] = _averaged(output, 1 if isinstance(layer, _ConvNd) else -1)
-
-        hooks = [layer.register_forward_hook(note) for layer in layers]
-        try:
-            with evaluating(model), torch.no_grad():
-                answers = logits_of(model(as_input(images, model)))
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return Seen(tuple(written.values()), (answers.float() if answers.is_floating_point() else answers).cpu())
+        if not followed:
+            one, two = (_written(model, _layers(model), images[:1].repeat(n, 1, 1, 1))[0] for n in (1, 2))
+            followed.extend(layer for layer, rows in one.items() if (len(rows), len(two[layer])) == (1, 2))
+        written, answers = _written(model, followed, images)
+        features = tuple(_averaged(rows, 1 if isinstance(layer, _ConvNd) else -1) for layer, rows in written.items())
+        return Seen(features, (answers.float() if answers.is_floating_point() else answers).cpu())
 
     return look
+
+
+def _layers(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, _ConvNd | nn.Linear)]
+
+
+def _written(model: nn.Module, layers: Sequence[nn.Module], images: Tensor) -> tuple[dict[nn.Module, Tensor], Tensor]:
+    """What each of some layers writes for images, in the order in which they run first, and the model's answers."""
+    written: dict[nn.Module, Tensor] = {}
+
+    def note(layer: nn.Module, _: Any, output: Tensor) -> None:
+        written[layer] = output.detach()
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        with evaluating(model), torch.no_grad():
+            return written, logits_of(model(as_input(images, model)))
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def asking(query: Query) -> Look:
