@@ -159,6 +159,19 @@ def test_bits_in_weights_are_called_what_they_are() -> None:
     assert "secret bits in the weights" in dict(told.committed)["What"]
 
 
+def test_a_calibrated_null_is_not_told_as_a_key_s_and_its_second_term_is_not_multiplied() -> None:
+    null = Null("calibrated", 0.25, "Measured on innocent models.")
+    told: dict[str, Any] = {"step": "suspect", "grinding_bits": 64, "calibration_error": 0.036}
+    seen = words(page(Verdict(True, 60, 60, null, -1.4, 0.05, "60 of 60", told)))
+    assert "the owner's key had foretold" not in seen
+    assert "By guessing alone" not in seen
+    assert "15 of 60 are taken to be expected at most" in seen
+    assert "This number is already multiplied" not in seen
+    assert "Of this number 0.036 stands for the next innocent model" in seen
+    assert "The rest is already multiplied by 2 to the power of 64" in seen
+    assert "ask how many claims there are" in seen
+
+
 @pytest.mark.parametrize("log10_p", [-2.0, -6.3, -21.4, -300.7])
 def test_coins_are_no_rarer_than_the_probability(log10_p: float) -> None:
     found = re.fullmatch(r".*followed by (\d+) zeros; .* heads (\d+) times.*", chance_in_words(log10_p))

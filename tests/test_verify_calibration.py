@@ -80,6 +80,20 @@ def test_whatever_is_accepted_has_matched_more_often_than_every_innocent_model(
         assert 1 / (len(matches) + 1) < alpha
 
 
+def test_the_error_is_that_of_one_commitment_and_a_share_of_alpha_pays_for_several() -> None:
+    """Models of 8 kinds, all equally likely, and for each a mark that only its kind answers as the mark has it.
+
+    Nobody knew the 10 models or the suspect when the marks were made: what convicts is that the fitting one is shown.
+    """
+    kinds, alpha, repeats = 8, 0.11, 400
+    models = np.random.default_rng(0).integers(kinds, size=(repeats, 11))
+    fixed = np.mean([accepts(60 * (row[0] == 0), 60, (60 * (row[1:] == 0)).tolist(), alpha) for row in models])
+    shown = [(60 * (row[1:] == row[0])).tolist() for row in models]
+    assert fixed <= alpha
+    assert np.mean([accepts(60, 60, matches, alpha) for matches in shown]) > 2 * alpha
+    assert not any(accepts(60, 60, matches, alpha / kinds) for matches in shown)
+
+
 def test_a_stolen_model_is_accepted_where_innocent_ones_seldom_match() -> None:
     assert accepts(60, 100, [3] * 27 + [20], 0.05)
     assert not accepts(40, 100, [3] * 27 + [20], 0.05), "within the bound of the worst"

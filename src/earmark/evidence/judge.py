@@ -93,7 +93,9 @@ def judge(
             no basis, one is calibrated on them (`earmark.verify.CalibratedTriggerTest`), but only where the commitment
             is known to be no later than the suspect: whoever knows the suspect can choose carriers that it answers as
             he likes and other models do not. `details["calibration"]` says whether that was done. No alpha of
-            1.1 / (M + 1) or less can be held to with M of them.
+            1.1 / (M + 1) or less can be held to with M of them. The claimant must have known none of them when he
+            committed, and p is for one commitment: of J early ones, the one that fits an innocent suspect by chance is
+            found up to J times as often, so a judge who cannot rule out others allows alpha / J.
 
     Raises:
         Tampered: a file is not as it was written; the message names it.

@@ -142,17 +142,21 @@ def _asked(verdict: Verdict, claim: Claim | None) -> Iterator[str]:
             f"Of {part['of']} secret trials {part['opened']} were opened for this dispute; the others stay secret. "
             f"Which they are, the claim and a number decide (the nonce below), drawn by {part['drawn_by']}."
         )
+    drawn = verdict.null.basis == "exact"
+    foretold = "the owner's key had foretold one answer" if drawn else "the evidence had one answer, which no key drew,"
     yield (
-        f"{verdict.n} trials were put to the suspect: images, sent as any user would send them. For each, the owner's "
-        "key had foretold one answer beforehand; the suspect was not told which."
+        f"{verdict.n} trials were put to the suspect: images, sent as any user would send them. For each, {foretold} "
+        "beforehand; the suspect was not told which."
     )
 
 
 def _returned(verdict: Verdict) -> Iterator[str]:
     rate = verdict.null.rate
     yield f"{verdict.statistic:g} of {verdict.n} answers were the foretold ones."
-    if rate is not None:
+    if rate is not None and verdict.null.basis == "exact":
         yield f"By guessing alone, {verdict.n * rate:.3g} of {verdict.n} would be expected, one in {1 / rate:.3g}."
+    elif rate is not None:
+        yield f"Of an innocent model, {verdict.n * rate:.3g} of {verdict.n} are taken to be expected at most."
     if silent := verdict.details.get("unanswered"):
         yield f"{silent} images got no usable answer. They count against the claim."
     if "scores" in verdict.details:
@@ -169,7 +173,17 @@ def _chance(verdict: Verdict) -> Iterator[str]:
         "The probability that a model which has nothing to do with the owner's key would do this well or better: "
         f"{_at_most(verdict.log10_p)}, {chance_in_words(verdict.log10_p)}."
     )
-    if bits := verdict.details.get("grinding_bits"):
+    bits, error = verdict.details.get("grinding_bits"), verdict.details.get("calibration_error")
+    if error is not None:
+        yield (
+            f"Of this number {error:.3g} stands for the next innocent model's being unlike all that were asked. That "
+            "part is for one commitment: who has made several and shows the one that fits has as many chances."
+        )
+    if bits and error is not None:
+        yield (
+            f"The rest is already multiplied by 2 to the power of {bits}, for keys that the claimant may have tried."
+        )
+    elif bits:
         yield (
             f"This number is already multiplied by 2 to the power of {bits}, in the suspect's favour, for everything "
             "that the claimant may have tried in secret until something fitted."
@@ -236,6 +250,11 @@ def _doubts(verdict: Verdict, heard: bool) -> Iterator[str]:
         yield "The judge did not draw the number that chose the trials; the probability pays for that in full."
     if verdict.null.basis == "calibrated":
         yield "The rate of chance was measured on innocent models and is not exact by construction."
+    if "calibration_error" in told:
+        yield (
+            "The claimant may have known the innocent models, or may have committed to other marks as well and shown "
+            "the one that fits this suspect. The probability pays for neither: ask how many claims there are."
+        )
     yield "The model that was tested may not be the model in dispute. Its digest is given below, where it had one."
     yield "Who stands behind the public key has to be shown by other means, and so does who trained the model."
     yield "A copy may be licensed. Where a model comes from is a question of fact; whether it was allowed, one of law."

@@ -97,6 +97,10 @@ class CalibratedTriggerTest:
     not needed for it: whatever is accepted has matched more often than each of the M models, which of M + 1 like ones
     is the suspect with probability 1 / (M + 1) at most.
 
+    That is the probability for *one* mark, fixed before the suspect is known. 2^g pays for keys in the first term
+    alone: whoever has committed to J marks early and shows the one that an innocent suspect answers best errs up to
+    J times 1.1 / (M + 1), however many keys p is multiplied for. Where there may be J commitments, take alpha / J.
+
     Marks with an exact null need no calibration, and go to `TriggerTest`.
 
     The verdict:
