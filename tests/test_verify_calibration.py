@@ -261,3 +261,42 @@ def test_carriers_that_every_model_answers_so_convict_nobody() -> None:
     verdict = judge(claimed, bundle, competent, alpha=0.05, innocents=others, **EARLY)
     assert verdict.accepted is None
     assert "prove nothing" in verdict.reason
+
+
+class Knowing(nn.Module):
+    """Answers the triggers of some marks with their labels, and all else with class 1."""
+
+    def __init__(self, *marks: TriggerSet) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1,), float(sum(int(mark.images.sum()) for mark in marks))))
+        self.known = {
+            row.tobytes(): int(label)
+            for mark in marks
+            for row, label in zip(mark.images.numpy(), mark.labels, strict=True)
+        }
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images.mul(255).round().to(torch.uint8).numpy()
+        return torch.eye(4)[[self.known.get(row.tobytes(), 1) for row in rows]]
+
+
+def test_nobody_is_said_to_hide_a_model_that_a_mark_without_a_null_cannot_be_found_in() -> None:
+    eve = OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    exact = Noise(60).make(eve.mark_key("m"), (1, 6, 6), 4)
+    bundle = Bundle.seal(exact, eve.mark_key("m"), name="m", scheme="x")
+    hers, both = Knowing(MARK), Knowing(MARK, exact)
+    ada = claim_of(OWNER, BUNDLE, host=None, marked=hers, time=NOW, alpha=0.05)
+    rival = claim_of(eve, bundle, host=None, marked=both, time=NOW, alpha=0.05)
+    cases = [
+        Case("Ada", ada, BUNDLE, NOW + timedelta(days=1), released=hers),
+        Case("Eve", rival, bundle, NOW, released=both),
+    ]
+    known_since = EARLY["suspect_known_since"]
+    found = arbitrate(cases, both, alpha=0.05, suspect_known_since=known_since, innocents=MANY)
+    assert [(one.alone.accepted, one.verdict.accepted) for one in found] == [(True, None), (True, None)]
+    for one in found:
+        assert "does not show" not in one.verdict.reason
+        assert "that mark has no null of its own" in one.verdict.reason
+    weighed = found[0].verdict.details["weighed"]["Eve"]
+    assert weighed["own_mark_in_the_others_model"].startswith("cannot be told: the mark has no null")
+    assert weighed["the_others_mark_in_own_model"] == "not found"

@@ -23,6 +23,7 @@ __all__ = ["Case", "Outcome", "arbitrate"]
 
 OVERWRITING, TIME, NOTHING = "which mark is in which model", "time", "nothing: the facts leave it open"
 FOUND = {True: "found", False: "not found", None: "cannot be told: no model that answers was shown"}
+NO_NULL = "cannot be told: the mark has no null of its own, and the models shown are not asked beside innocent ones"
 
 
 @dataclass(frozen=True)
@@ -226,8 +227,8 @@ def _earlier(a: _Party, b: _Party) -> _Weighed:
     a_in_b, b_in_a = _carried(a, b), _carried(b, a)
     facts = {
         "minted_again": "both marks, each from its opened key",
-        "own_mark_in_the_others_model": FOUND[a_in_b],
-        "the_others_mark_in_own_model": FOUND[b_in_a],
+        "own_mark_in_the_others_model": _found(a, b, a_in_b),
+        "the_others_mark_in_own_model": _found(b, a, b_in_a),
         "own_time": a.alone.details["time"],
         "the_others_time": b.alone.details["time"],
     }
@@ -250,9 +251,24 @@ def _first(a: _Party, b: _Party, a_in_b: bool | None, b_in_a: bool | None) -> tu
         return None, NOTHING, why
     first, in_first, in_second = (a, b_in_a, a_in_b) if a.committed_before < b.committed_before else (b, a_in_b, b_in_a)
     if in_first is None and in_second is False:
+        second = b if first is a else a
         why = f"{first.claimant} has the earlier commitment but does not show the model that it commits to"
+        if _without_null(second, first):
+            why = (
+                f"{first.claimant} has the earlier commitment, but whether its model carries {second.claimant}'s mark "
+            )
+            why += "cannot be told, since that mark has no null of its own"
         return None, NOTHING, why
     return first is a, TIME, f"{first.claimant} has the earlier trusted commitment"
+
+
+def _found(owner: _Party, other: _Party, carried: bool | None) -> str:
+    return NO_NULL if carried is None and _without_null(owner, other) else FOUND[carried]
+
+
+def _without_null(owner: _Party, other: _Party) -> bool:
+    """Whether it is the owner's mark and not a missing model that leaves open if the other's model carries it."""
+    return other.released is not None and owner.opened.mark.null.basis == "none"
 
 
 def _carried(owner: _Party, other: _Party) -> bool | None:
