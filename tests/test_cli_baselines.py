@@ -109,6 +109,7 @@ def test_a_frontier_is_minted_on_its_host_and_judged_beside_innocent_models(desk
     assert good(desk, *own, "--alpha", "0.05", *innocents)["accepted"] is True
     assert good(desk, *own, "--alpha", "0.01", *innocents, status=3)["accepted"] is None
     assert good(desk, *own, status=3)["accepted"] is None
+    assert "leave out --sequential" in run(desk, *own, "--sequential", *innocents).stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import copy
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -93,6 +94,12 @@ def test_the_envelope_is_one_that_any_reader_of_dsse_and_in_toto_can_check() -> 
 )
 def test_the_signed_bytes_are_those_of_the_dsse_protocol(kind: str, payload: bytes, encoded: bytes) -> None:
     assert pae(kind, payload) == encoded
+
+
+def test_a_file_whose_name_no_statement_can_hold_is_refused(release: Path) -> None:
+    (release / os.fsdecode(b"net\xff.bin")).write_bytes(b"")
+    with pytest.raises(BadInput, match=r"cannot be printed, so no statement can hold it"):
+        attest(OWNER, CLAIM, release)
 
 
 def test_a_whole_folder_is_bound_and_what_is_new_in_it_is_named(release: Path) -> None:

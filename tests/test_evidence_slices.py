@@ -414,6 +414,13 @@ def test_a_claim_with_a_root_has_format_2() -> None:
             Claim.model_validate({**broken, "signature": "0" * 128})
 
 
+def test_a_claimant_who_opens_all_where_a_slice_was_asked_for_stops_nobody() -> None:
+    stubborn, other = Case("stubborn", CLAIM, BUNDLE, draw=DRAW), Case("other", CLAIM, CUT, draw=DRAW)
+    found = {each.claimant: each.verdict for each in arbitrate([stubborn, other], Memory(MARK))}
+    assert (found["stubborn"].accepted, found["other"].accepted) == (False, True)
+    assert "ask for a slice" in found["stubborn"].reason
+
+
 # ---------------------------------------------------------------------------------------------------------------- fuzz
 
 ODD = st.recursive(

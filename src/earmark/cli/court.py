@@ -22,7 +22,7 @@ from earmark.cli.timestamps import dated_by, moment, times_of
 from earmark.core import Verdict
 from earmark.errors import BadInput
 from earmark.evidence import Claim, arbitrate
-from earmark.evidence.judge import is_earlier
+from earmark.evidence.judge import is_earlier, require_drawn
 from earmark.evidence.kinds import Suspect, kind_of
 from earmark.marks import TriggerSet
 from earmark.reports import write_ruling
@@ -88,6 +88,8 @@ def verify(
         note("the mark's null is exact, so innocent models are not asked")
     others = []
     if innocent and kind.calibrated is not None and minted.mark.null.basis == "none":
+        if sequential:
+            raise BadInput("--innocent calibrates the null of a test that asks all triggers; leave out --sequential")
         others = [fitting(network(model, path, model_set, task), task, str(path)) for path in innocent]
     approach = Approach(form, suspect_set, class_names, transcript, decoys, decoys_each)
     with ExitStack() as stack:
@@ -195,6 +197,8 @@ def judge(
     expected = [_public(owner_public), *(None for _ in claim[1:])]
     exhibits = [builder.exhibit(*it) for it in zip(found, shown, released_model or [model] * len(claim), strict=True)]
     sources, draws = [dated_by(tsa_root)] * len(found), draws_of(len(found), nonce, count)
+    if len(found) == 1 and found[0].evidence is not None:
+        require_drawn(found[0].evidence, draws[0])
     facts = zip(names_of(found), times, expected, exhibits, sources, draws, strict=True)
     cases = [each.case(*known) for each, known in zip(found, facts, strict=True)]
     since = None if known_since is None else moment(known_since)

@@ -14,7 +14,7 @@ from earmark.core import Null, Verdict
 from earmark.errors import BadInput, Tampered, probability
 from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim
-from earmark.evidence.judge import asked, judge
+from earmark.evidence.judge import asked, judge, require_drawn
 from earmark.evidence.kinds import Suspect
 from earmark.evidence.slices import Draw, Evidence, Slice, read_evidence
 from earmark.files import model_digest
@@ -141,6 +141,7 @@ def _heard(
     try:
         claim = case.claim if isinstance(case.claim, Claim) else Claim.read(case.claim)
         opened = case.evidence if isinstance(case.evidence, Bundle | Slice) else read_evidence(case.evidence)
+        require_drawn(opened, case.draw)
     except (BadInput, Tampered) as error:
         null = Null("none", None, "No mark could be read, so nothing was tested.")
         refused = Verdict(False, 0, 0, null, None, alpha, f"the files do not hold: {error}", {"step": "files"})

@@ -184,7 +184,7 @@ def released_files(release: Path | str, without: Iterable[Path]) -> dict[str, st
     """SHA-256 by name of a file, or of all files below a folder, whose names are paths with "/" from there.
 
     Raises:
-        BadInput: no such file, a link, or more files than a release has.
+        BadInput: no such file, a link, a name that cannot be printed, or more files than a release has.
     """
     root = Path(release)
     if root.is_file() and not root.is_symlink():
@@ -197,6 +197,8 @@ def released_files(release: Path | str, without: Iterable[Path]) -> dict[str, st
         inner = path.relative_to(root)
         if path.is_symlink():
             raise BadInput(f"{path} is a link, which a release cannot bind; put the file itself there")
+        if not inner.as_posix().isprintable():
+            raise BadInput(f"{str(path)!a}: the name cannot be printed, so no statement can hold it; rename the file")
         if path.is_file() and not PASSED & {*inner.parts} and path.resolve() not in left_out:
             found[inner.as_posix()] = _sha256(path)
         if len(found) > MOST_FILES:

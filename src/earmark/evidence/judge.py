@@ -21,7 +21,7 @@ from earmark.files import digest, model_digest
 from earmark.keys import MarkKey
 from earmark.stats import GRINDING_BITS
 
-__all__ = ["OWNERS_WORD", "asked", "claim_fault", "is_earlier", "judge", "minting_fault"]
+__all__ = ["OWNERS_WORD", "asked", "claim_fault", "is_earlier", "judge", "minting_fault", "require_drawn"]
 
 CLOCK_ALLOWANCE = timedelta(days=1)
 EARLIER = "no later than the suspect"
@@ -112,10 +112,7 @@ def judge(
     probability("alpha", alpha)
     if owner_public is not None and len(owner_public) != 32:
         raise BadInput(f"owner_public: expected the 32 bytes of an Ed25519 public key, got {len(owner_public)}")
-    if draw is not None and not isinstance(opened, Slice):
-        raise BadInput(
-            "a nonce chooses a slice, and the whole mark was opened; ask for a slice, or leave the nonce out"
-        )
+    require_drawn(opened, draw)
     alpha, facts = min(alpha, claim.parameters.alpha), _facts(claim, committed_before, dated_by, suspect_known_since)
     if isinstance(opened, Slice):
         facts |= slice_facts(opened, draw)
@@ -225,6 +222,14 @@ def _time(claim: Claim, committed_before: datetime | None) -> str | None:
             "have existed: that date belongs to another claim"
         )
     return None
+
+
+def require_drawn(opened: Evidence, draw: Draw | None) -> None:
+    """Raise `BadInput` where a slice was asked for and the whole mark was opened."""
+    if draw is not None and not isinstance(opened, Slice):
+        raise BadInput(
+            "a nonce chooses a slice, and the whole mark was opened; ask for a slice, or leave the nonce out"
+        )
 
 
 def is_earlier(committed_before: datetime | None, suspect_known_since: datetime | None) -> bool:
