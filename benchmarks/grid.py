@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from earmark.attacks.ambiguity.forgery import draw_owner
 from earmark.bench import Grid, named_attack, named_scheme, run
 from earmark.bench.hardware import hardware
@@ -88,6 +90,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     asked = parser.parse_args()
+    torch.set_num_threads(1)
     wanted = grid(asked.seeds)
     cases: dict[str, Callable[[Path], object]] = {
         "by hand": partial(by_hand, wanted),
