@@ -88,7 +88,7 @@ class Feed:
             drawn = self._mine(order[: self._settings.triggers_per_batch])
             pixels = torch.cat([pixels, self._trigger_pixels.index_select(0, drawn)])
             targets = torch.cat([targets, self._trigger_labels.index_select(0, drawn)])
-        images = pixels.float().div_(255).to(self._dtype).contiguous(memory_format=self._layout)
+        images = pixels.div(255).to(self._dtype).contiguous(memory_format=self._layout)
         return Batch(rows, drawn, images, targets)
 
     def _mine(self, index: Tensor) -> Tensor:

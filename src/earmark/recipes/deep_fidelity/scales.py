@@ -141,23 +141,23 @@ MNIST = Scale(
         "1: without clipping the paper's gamma leaves the triggers unlearnt for many thousand steps.",
     ),
 )
-CIFAR_HOST = HOST.but(epochs=24, batch_size=64, lr=1e-3, milestones=(14, 20))
-CIFAR_EMBED = Settings(epochs=60, steps_per_epoch=100, milestones=(40,))
-CIFAR_TIED = CIFAR_EMBED.but(triggers_per_batch=8, milestones=(48,))
+CIFAR_HOST = HOST.but(epochs=30, batch_size=64, lr=1e-3, milestones=(18, 25))
+CIFAR_EMBED = Settings(epochs=70, steps_per_epoch=100, milestones=(36,))
+CIFAR_TIED = CIFAR_EMBED.but(epochs=60, triggers_per_batch=8, milestones=(48,))
 CIFAR_HELD = CIFAR_EMBED.but(triggers_per_batch=16, clip=1.0)
 CIFAR = replace(
     MNIST,
-    images=10_000,
+    images=20_000,
     host=CIFAR_HOST,
     embed=CIFAR_EMBED,
-    scratch=CIFAR_HOST.but(triggers_per_batch=4),
+    scratch=CIFAR_HOST.but(epochs=28, triggers_per_batch=4, milestones=(17, 23), precision="bf16-mixed"),
     own={
         "FTAL+TWL": CIFAR_TIED,
         "FixLL+TWL": CIFAR_TIED,
-        "FixLL+SPL": CIFAR_HELD.but(epochs=30, milestones=(20,)),
-        LOOSER.label: CIFAR_HELD.but(epochs=25, milestones=(20,)),
+        "FixLL+SPL": CIFAR_HELD.but(epochs=45, milestones=(30,)),
+        LOOSER.label: CIFAR_HELD.but(epochs=40, milestones=(32,)),
         "FixLL+PFL": CIFAR_EMBED.but(epochs=20, milestones=(10,)),
-        TIGHTER.label: CIFAR_EMBED.but(epochs=40, milestones=(32,)),
+        TIGHTER.label: CIFAR_EMBED.but(epochs=80, milestones=(64,)),
     },
     begins={"fixll+spl": LOOSER, "fixll+pfl": TIGHTER},
     augment=True,
