@@ -111,9 +111,9 @@ def minting(rounds: int) -> list[Line]:
 def masking(device: torch.device, rounds: int) -> list[Line]:
     """(f) A masked step over a plain one on as many images, the mask drawn anew at every step or once an epoch.
 
-    The second line of a masked step has the same step without masks as its floor: what the masks alone cost. LeNet-5 has
-    its target at the batch that its recipe trains with; at the smaller one a step takes a few milliseconds, and the
-    line says what is left of them for anything but arithmetic.
+    The second line of a masked step has the same step without masks as its floor: what the masks alone cost. LeNet-5
+    has its target at the batch that its recipe trains with; at the smaller one a step takes a few milliseconds, and
+    the line says what is left of them for anything but arithmetic.
     """
     usual, own = (cases.BATCH, cases.TRIGGERS_PER_BATCH), (cases.LENET_BATCH, cases.LENET_TRIGGERS)
     lines = []

@@ -78,6 +78,24 @@ def test_going_beyond_is_compared_with_the_paper_s_way_under_every_attack(out: P
         assert row["metrics"]["soft_log10_p"]["ours"][0] <= 0
 
 
+def test_what_was_tried_to_lift_it_differs_in_one_thing_each(out: Path) -> None:
+    plus = recipe.Marking("invisible", labels="groups", how="plus")
+    effort = recipe.SCALES["quick"][SETTING]
+    usual, changed = plus.embed(effort), {}
+    for how in ("plus-epoch", "plus-normal", "plus-margin", "plus-pairs"):
+        other = replace(plus, how=how).embed(effort)
+        changed[how] = {name for name in vars(usual) if getattr(usual, name) != getattr(other, name)}
+    assert changed["plus-epoch"] == changed["plus-normal"] == {"masking"}
+    assert changed["plus-margin"] == {"terms"}
+    assert changed["plus-pairs"] == set()
+    mint = replace(plus, how="plus-pairs").mint(effort, 10)
+    assert mint.count == 45 * mint.group
+    assert set(rows(run("lifts", out))) == {f"{plus.label}{more}" for more in LIFTS}
+
+
+LIFTS = ("", ", a mask an epoch", ", perturbed weights", ", margin", ", all pairs")
+
+
 def test_a_thief_moves_to_a_task_that_the_row_names(out: Path) -> None:
     row = rows(run("figure7", out))["Direct, to digits"]
     assert {"val_acc", "new_acc", "asr"} <= row["metrics"].keys()
@@ -94,7 +112,7 @@ def test_every_network_answers_its_images(setting: str, tmp_path: Path) -> None:
     ("scale", "setting", "classes", "each"),
     [
         ("cpu", "mnist_lenet5", 10, 5_000),
-        ("cpu", "cifar10_resnet18", 10, 1_700),
+        ("cpu", "cifar10_resnet18", 10, 4_700),
         ("cpu", "cifar100_vgg16", 100, 460),
         ("full", "cifar10_resnet18", 10, 4_700),
         ("full", "cifar100_vgg16", 100, 460),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import signal
 import subprocess
 import sys
@@ -34,8 +35,10 @@ from earmark.training import (
     PenultimateFeatureLoss,
     Settings,
     SoftmaxLoss,
+    Step,
     Term,
     TotalWeightLoss,
+    TriggerMargin,
     accuracy,
     fit,
     head_only,
@@ -430,8 +433,18 @@ def test_a_last_step_that_destroys_the_parameters_is_no_success(tmp_path: Path) 
 # ------------------------------------------------------------------------------------------------------------ bad input
 
 
+def test_a_margin_asks_triggers_for_their_lead_and_nothing_more() -> None:
+    """By hand: leads of 3, -2 and 12 nats on triggers, against a margin of 10; the two training images do not count."""
+    logits = torch.tensor([[9.0, 0, 0], [0, 9, 0], [4, 1, 0], [1, 3, 0], [0, 0, 12]])
+    step = Step(torch.empty(0), logits, logits, torch.tensor([1, 0, 0, 0, 2]), 2, 2.0, None, seeded(TinyNet), {})
+    assert TriggerMargin(10.0)(step).item() == pytest.approx((7 + 12 + 0) / 3)
+    for margin in (0.0, math.inf, math.nan):
+        with pytest.raises(BadInput, match="finite number of nats above 0"):
+            TriggerMargin(margin)
+
+
 @pytest.mark.parametrize(
-    "kind", [CrossEntropy, TotalWeightLoss, PenultimateFeatureLoss, SoftmaxLoss, Distillation, LogitLoss]
+    "kind", [CrossEntropy, TotalWeightLoss, PenultimateFeatureLoss, SoftmaxLoss, Distillation, LogitLoss, TriggerMargin]
 )
 @pytest.mark.parametrize("weight", [-1, -1e-9, float("nan"), float("inf"), -float("inf")])
 def test_a_weight_that_no_term_can_have_is_refused(kind: type[Term], weight: float) -> None:

@@ -54,13 +54,15 @@ def flat(masks: Masks) -> Tensor:
 # ------------------------------------------------------------------------------------------------------------ the step
 
 
-@pytest.mark.parametrize("drop", [0.01, 0.3])
-def test_a_step_follows_the_gradient_of_the_masked_and_rescaled_weights_once(drop: float, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("masking", [Masking(0.01), Masking(0.3), Masking(0.3, by="normal")])
+def test_a_step_follows_the_gradient_of_the_masked_and_rescaled_weights_once(
+    masking: Masking, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Oracle: autograd on a copy whose weights are W . M / (1 - p), times M / (1 - p) by the chain rule."""
     seen: list[Masks] = []
     draw = Masks.draw
     monkeypatch.setattr(Masks, "draw", lambda self, *when: seen.append(self) or draw(self, *when))  # type: ignore[func-returns-value,redundant-expr]
-    start, net = seeded(TinyNet, seed=2), trained(ONE, Masking(drop))
+    start, net = seeded(TinyNet, seed=2), trained(ONE, masking)
     factors = {name: seen[0].factors[name] if name in MASKED else torch.ones(1) for name, _ in start.named_parameters()}
     copied = copy.deepcopy(start).eval()
     with torch.no_grad():
@@ -177,10 +179,19 @@ def test_the_share_that_is_dropped_is_p_and_the_rest_is_rescaled(drop: float) ->
     assert float(flat(masks(Masking(drop, rescale=False), seeded(Wide))).max()) == 1.0
 
 
-@pytest.mark.parametrize("drop", [0.01, 0.3])
-def test_masks_are_drawn_anew_when_the_settings_say_so_and_alike_again(drop: float) -> None:
+@pytest.mark.parametrize("drop", [0.1, 0.5])
+def test_normal_factors_have_the_mean_and_the_variance_of_a_mask(drop: float) -> None:
+    drawn = flat(masks(Masking(drop, by="normal"), seeded(Wide))).double()
+    variance = drop / (1 - drop)
+    assert float(drawn.mean()) == pytest.approx(1, abs=5 * (variance / len(drawn)) ** 0.5)
+    assert float(drawn.var()) == pytest.approx(variance, rel=0.03)
+    assert float(((drawn - 1).abs() < variance**0.5).double().mean()) == pytest.approx(0.6827, abs=0.01)
+
+
+@pytest.mark.parametrize(("drop", "by"), [(0.01, "random"), (0.3, "random"), (0.3, "normal")])
+def test_masks_are_drawn_anew_when_the_settings_say_so_and_alike_again(drop: float, by: Any) -> None:
     def sequence(every: int | None, times: list[tuple[int, int]]) -> list[Tensor]:
-        drawn, seen = Masks(Masking(drop, every), seeded(Wide), seed=3), []
+        drawn, seen = Masks(Masking(drop, every, by), seeded(Wide), seed=3), []
         for when in times:
             drawn.draw(*when)
             seen.append(flat(drawn).clone())
@@ -268,7 +279,13 @@ def test_images_that_are_no_training_images_are_refused(data: Images) -> None:
 
 @pytest.mark.parametrize(
     "masking",
-    [Masking(0.3), Masking(0.01, every=2), Masking(0.3, every=3, by="magnitude"), Masking(0.2, every=2, lasting=True)],
+    [
+        Masking(0.3),
+        Masking(0.01, every=2),
+        Masking(0.3, every=3, by="magnitude"),
+        Masking(0.2, every=2, by="normal"),
+        Masking(0.2, every=2, lasting=True),
+    ],
 )
 def test_a_masked_run_broken_off_again_and_again_ends_bit_for_bit(
     masking: Masking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -315,7 +332,8 @@ def test_a_checkpoint_of_another_masking_or_refinement_is_refused(changed: dict[
         (Masking, {"drop": "0.1"}, "got '0.1'"),
         (Masking, {"every": 0}, "every: expected a whole number"),
         (Masking, {"every": 1.5}, "got 1.5"),
-        (Masking, {"by": "size"}, "random or magnitude"),
+        (Masking, {"by": "size"}, "random or magnitude or normal"),
+        (Masking, {"by": "normal", "lasting": True}, "normal factors are none"),
         (Masking, {"scope": "net"}, "global or layer"),
         (Refinement, {"lr": 0.0}, "finite number above 0"),
         (Refinement, {"lr": float("inf")}, "finite number above 0"),

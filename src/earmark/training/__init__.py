@@ -22,6 +22,7 @@ from earmark.training.terms import (
     Step,
     Term,
     TotalWeightLoss,
+    TriggerMargin,
 )
 from earmark.training.trainable import Trainable, all_layers, head_only, trunk_only
 from earmark.training.weighting import ExponentialWeighting
@@ -54,6 +55,7 @@ __all__ = [
     "Term",
     "TotalWeightLoss",
     "Trainable",
+    "TriggerMargin",
     "accuracy",
     "all_layers",
     "answers",

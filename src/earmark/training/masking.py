@@ -3,6 +3,9 @@
 Wen et al. 2023, Section 4.2.2: y = f(((W . M) / (1 - p)) x + b). Here p is the share that is *dropped*; the paper's
 text calls it the share preserved, which its 1 / (1 - p) contradicts. The layer computes with W_eff = W . M / (1 - p),
 so the gradient of W is (dL/dW_eff . M) / (1 - p), as autograd has it, with the factor once.
+
+Perturbed weights are masks, too: M / (1 - p) has mean 1 and variance p / (1 - p), and a normal factor of that mean and
+variance (Srivastava et al. 2014, Section 10) moves every weight a little where a mask takes some away.
 """
 
 from __future__ import annotations
@@ -34,9 +37,10 @@ class Masking:
     """How weights are masked during training.
 
     Attributes:
-        drop: p, the share of weights dropped, 0 to below 1.
+        drop: p, the share of weights dropped, 0 to below 1; for "normal" the p of their variance.
         every: draw a new mask after this many steps; None for once an epoch (Algorithm 1).
-        by: "random", or "magnitude": the smallest weights, as the released code of February 2023 had it.
+        by: "random", or "magnitude": the smallest weights, as the released code of February 2023 had it, or "normal":
+            none is dropped, each is multiplied with a factor of its own, normal with mean 1 and variance p / (1 - p).
         scope: "global" ranks the weights of all layers together, "layer" each layer's own; only magnitudes know ranks.
         rescale: compute with the kept weights times 1 / (1 - p); False leaves them as they are (released code).
         lasting: write the zeros into the weights when a mask is drawn, and then mask nothing: the released code, where
@@ -44,12 +48,12 @@ class Masking:
         layers: the kinds of layers whose weights are masked, never their biases, and no buffers.
 
     Raises:
-        BadInput: a share outside [0, 1), an interval below 1, or an unknown word.
+        BadInput: a share outside [0, 1), an interval below 1, an unknown word, or normal factors that are to last.
     """
 
     drop: float = 0.2
     every: int | None = None
-    by: Literal["random", "magnitude"] = "random"
+    by: Literal["random", "magnitude", "normal"] = "random"
     scope: Literal["global", "layer"] = "global"
     rescale: bool = True
     lasting: bool = False
@@ -62,11 +66,13 @@ class Masking:
         if self.every is not None:
             whole("every", self.every, low=1)
         for what, word, known in (
-            ("by", self.by, ("random", "magnitude")),
+            ("by", self.by, ("random", "magnitude", "normal")),
             ("scope", self.scope, ("global", "layer")),
         ):
             if word not in known:
                 raise BadInput(f"{what}: expected {' or '.join(known)}, got {word!r}")
+        if self.by == "normal" and self.lasting:
+            raise BadInput("lasting masks write zeros into the weights, and normal factors are none; leave one out")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings, as JSON types."""
@@ -74,9 +80,9 @@ class Masking:
 
 
 class Masks:
-    """The masks of one run: for each weight 0 where it is dropped, and 1 where it stays.
+    """The masks of one run: for each weight 0 where it is dropped, and 1 where it stays, or its normal factor.
 
-    A random mask is a function of (seed, epoch, which mask of the epoch), so a resumed run draws it again. One by
+    A drawn mask is a function of (seed, epoch, which mask of the epoch), so a resumed run draws it again. One by
     magnitude is a function of the weights at its time, so it is a part of the run's state.
     """
 
@@ -86,7 +92,8 @@ class Masks:
         if not self._weights:
             kinds = ", ".join(kind.__name__ for kind in masking.layers)
             raise BadInput(f"masking: no layer of the kinds {kinds} has weights that train; name other kinds")
-        self._scale = 1 / (1 - masking.drop) if masking.rescale and not masking.lasting else 1.0
+        drops = masking.by != "normal"
+        self._scale = 1 / (1 - masking.drop) if drops and masking.rescale and not masking.lasting else 1.0
         weights = list(self._weights.values())
         size, first = sum(weight.numel() for weight in weights), weights[0]
         self._flat, self._kept, at = torch.ones(size, dtype=first.dtype, device=first.device), list[Tensor](), 0
@@ -106,7 +113,7 @@ class Masks:
 
     @property
     def factors(self) -> Mapping[str, Tensor]:
-        """What each weight is multiplied with: 0, or 1 / (1 - p)."""
+        """What each weight is multiplied with: 0, or 1 / (1 - p), or a normal factor."""
         return {name: kept * self._scale for name, kept in zip(self._weights, self._kept, strict=True)}
 
     def draw(self, epoch: int, step: int) -> None:
@@ -117,8 +124,11 @@ class Masks:
         self._drawn = which
         if self._how.lasting and not self._begins(step):
             return
+        seed = mix(self._seed, which[0], MASKS + which[1])
         if self._how.by == "random":
-            self._draw_at_random(mix(self._seed, which[0], MASKS + which[1]))
+            self._draw_at_random(seed)
+        elif self._how.by == "normal":
+            self._draw_factors(seed)
         else:
             self._drop_smallest()
         if self._how.lasting:
@@ -144,6 +154,12 @@ class Masks:
         else:
             words = np.random.SFC64(seed).random_raw(-(-size // 4)).view(np.uint16)[:size]
             self._flat.copy_(torch.from_numpy((words >= round(share * 2**16)).view(np.uint8)))  # bool is copied slowly
+
+    def _draw_factors(self, seed: int) -> None:
+        """Drawn on the CPU, so that every device has the same."""
+        spread = math.sqrt(self._how.drop / (1 - self._how.drop))
+        drawn = torch.randn(len(self._flat), generator=torch.Generator().manual_seed(seed))
+        self._flat.copy_(drawn.mul_(spread).add_(1))
 
     def _drop_smallest(self) -> None:
         sizes = [weight.detach().abs().flatten() for weight in self._weights.values()]
@@ -184,8 +200,11 @@ class Masks:
     def holding(self) -> Iterator[None]:
         """Within, an optimizer may step; on leaving, dropped weights are what they were.
 
-        Momentum and weight decay move them, although the step has no gradient for them.
+        Momentum and weight decay move them, although the step has no gradient for them. Normal factors drop none.
         """
+        if self._how.by == "normal":
+            yield
+            return
         for weight, room in zip(self._weights.values(), self._room, strict=True):
             room.copy_(weight.data)
         yield
@@ -194,7 +213,7 @@ class Masks:
 
     def state(self) -> Tensor | None:
         """The mask that stands, where it cannot be drawn again: bool (all weights,)."""
-        return None if self._how.by == "random" or self._drawn is None else self._flat != 0
+        return None if self._how.by != "magnitude" or self._drawn is None else self._flat != 0
 
     def restore(self, state: Tensor | None, epoch: int, step: int) -> None:
         """Go on with a saved mask in the middle of its time."""

@@ -28,6 +28,7 @@ __all__ = [
     "Step",
     "Term",
     "TotalWeightLoss",
+    "TriggerMargin",
 ]
 
 
@@ -154,6 +155,34 @@ class SmoothedCrossEntropy(_Weighted):
         soft = F.cross_entropy(logits[:clean], targets, reduction="sum")
         hard = F.cross_entropy(logits[clean:], step.targets[clean:], reduction="sum")
         return (soft + hard) / len(logits)
+
+
+@dataclass(frozen=True)
+class TriggerMargin(_Weighted):
+    """Mean over the triggers of the batch of max(0, margin - (z_y - max_{k != y} z_k)), z the logits, y the label.
+
+    Cross entropy is content with a lead of some nats; this asks for one that a thief has to wear down.
+
+    Attributes:
+        margin: the lead, in nats, above which a trigger asks for nothing more.
+    """
+
+    margin: float = 10.0
+    weight: float = 1.0
+    needs_host = False
+    needs_triggers = True
+    needs_labels = False
+    name = "margin"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.margin < math.inf:
+            raise BadInput(f"the margin of {self.name} is a finite number of nats above 0, got {self.margin}")
+
+    def __call__(self, step: Step) -> Tensor:
+        logits, labels = step.logits[step.clean :].float(), step.targets[step.clean :, None]
+        others = logits.scatter(1, labels, -math.inf).amax(1)
+        return F.relu(self.margin - (logits.gather(1, labels)[:, 0] - others)).mean()
 
 
 @dataclass(frozen=True)

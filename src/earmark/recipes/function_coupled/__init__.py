@@ -47,7 +47,9 @@ def _images(table: str, setting: str, scale: str) -> list[str]:
 
 def _targets(table: str, setting: str) -> tuple[str, ...]:
     transfers = SETTINGS[setting].transfers
-    return {"figure7": transfers, "table4": transfers[:1], "beyond": transfers[:1]}.get(table, ())
+    return {"figure7": transfers, "table4": transfers[:1], "beyond": transfers[:1], "lifts": transfers[:1]}.get(
+        table, ()
+    )
 
 
 def _notes(table: str, bench: Bench) -> list[str]:

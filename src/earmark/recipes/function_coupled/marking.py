@@ -16,9 +16,11 @@ from earmark.embed import (
 )
 from earmark.marks import Fused, NotSources, OneClass
 from earmark.recipes.function_coupled.scales import Effort
-from earmark.training import Masking
+from earmark.training import Masking, TriggerMargin
 
 __all__ = ["Marking"]
+
+MARGIN_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Marking:
         labels: "target": one class for all (the paper), "groups": keyed groups of pairs with an exact null.
         how: "enhanced": Algorithm 1; "plain": the same run without its two strategies; "fresh": Algorithm 1 from
             scratch; "2023-02" and "2023-06": the released variants; "kept": FixLL+PFL, masked; "plus": beyond the
-            paper, `KeyedSmoothing` with Algorithm 1, as in `function_coupled_plus`.
+            paper, `KeyedSmoothing` with Algorithm 1, as in `function_coupled_plus`; and that with one thing changed:
+            "plus-epoch": a mask an epoch; "plus-normal": normal factors instead of masks; "plus-margin": a lead of ten
+            nats for triggers; "plus-pairs": a group for every pair of classes.
     """
 
     style: str = "direct"
@@ -63,7 +67,8 @@ class Marking:
         if self.labels == "target":
             target = OneClass(5 % classes if other else 1)
             return fused(count=effort.count, group=1, teaching=effort.teaching, labels=target)
-        groups, votes = min(effort.groups, classes * (classes - 1) // 2), effort.votes
+        pairs, votes = classes * (classes - 1) // 2, effort.votes
+        groups = pairs if self.how == "plus-pairs" else min(effort.groups, pairs)
         return fused(count=votes * groups, group=votes, teaching=effort.each * groups, labels=NotSources())
 
     def embed(self, effort: Effort) -> Backdoor:
@@ -75,13 +80,19 @@ class Marking:
             refine_images=effort.refine_images,
             refine_lr=effort.refine_lr,
         )
+        smoothing = KeyedSmoothing()
+        plus = algorithm().but(name="Function-coupled+", terms=(smoothing,))
         made: Mapping[str, Callable[[], Backdoor]] = {
             "enhanced": algorithm,
             "plain": partial(function_coupled, drop=0.0, refine_images=0),
             "fresh": partial(algorithm, fresh=True),
             "2023-02": function_coupled_2023_02,
             "2023-06": function_coupled_2023_06,
-            "plus": lambda: algorithm().but(name="Function-coupled+", terms=(KeyedSmoothing(),)),
+            "plus": lambda: plus,
+            "plus-pairs": lambda: plus,
+            "plus-epoch": lambda: plus.but(masking=Masking(effort.drop)),
+            "plus-normal": lambda: plus.but(masking=Masking(effort.drop, effort.every, "normal")),
+            "plus-margin": lambda: plus.but(terms=(smoothing, TriggerMargin(weight=MARGIN_WEIGHT))),
             "kept": lambda: fixll_pfl().but(masking=Masking(effort.drop, effort.every)),
         }
         return made[self.how]().but(settings=effort.fresh if self.how == "fresh" else effort.embed, watch=0)
@@ -94,4 +105,8 @@ _HOW = {
     "2023-06": "code of 2023-06",
     "kept": "FixLL+PFL",
     "plus": "plus",
+    "plus-epoch": "plus, a mask an epoch",
+    "plus-normal": "plus, perturbed weights",
+    "plus-margin": "plus, margin",
+    "plus-pairs": "plus, all pairs",
 }
