@@ -165,9 +165,10 @@ CIFAR = replace(
     notes=(
         *SMALLER,
         "20,000 training images drawn by the seed, cropped (padding of 2 pixels) and flipped as in the paper. The host "
-        "trains 30 epochs of 64 images per step at a rate of 1e-3, divided by 10 after 18 and after 25, so that it ends "
-        "at the rate that embedding ends with; it is the epoch with the best accuracy on 1,000 of the test images. "
-        "Models from scratch train 28 epochs in bfloat16 mixed precision, the rate divided by 10 after 17 and after 23.",
+        "trains 30 epochs of 64 images per step at a rate of 1e-3, divided by 10 after 18 and after 25, so that it "
+        "ends at the rate that embedding ends with; it is the epoch with the best accuracy on 1,000 of the test "
+        "images. Models from scratch train 28 epochs in bfloat16 mixed precision, the rate divided by 10 after 17 and "
+        "after 23.",
         "Embedding by fine-tuning has 4 triggers and 32 images per step where nothing else is said, and takes 7,000 "
         "steps, the rate divided by 10 after 3,600, when all triggers are learnt; the paper trains 20 to 50 epochs "
         "(31,250 to 78,125 steps) and selects by hand. Models from scratch have 4 triggers and 64 images per step.",
