@@ -16,7 +16,7 @@ from earmark.embed import (
 )
 from earmark.marks import Fused, NotSources, OneClass
 from earmark.recipes.function_coupled.scales import Effort
-from earmark.training import Masking, TriggerMargin
+from earmark.training import CrossEntropy, Masking, TriggerMargin
 
 __all__ = ["Marking"]
 
@@ -31,10 +31,11 @@ class Marking:
         style, ratio: of the fusion, see `Fused`.
         labels: "target": one class for all (the paper), "groups": keyed groups of pairs with an exact null.
         how: "enhanced": Algorithm 1; "plain": the same run without its two strategies; "fresh": Algorithm 1 from
-            scratch; "2023-02" and "2023-06": the released variants; "kept": FixLL+PFL, masked; "plus": beyond the
-            paper, `KeyedSmoothing` with Algorithm 1, as in `function_coupled_plus`; and that with one thing changed:
-            "plus-epoch": a mask an epoch; "plus-normal": normal factors instead of masks; "plus-margin": a lead of ten
-            nats for triggers; "plus-pairs": a group for every pair of classes.
+            scratch; "2023-02" and "2023-06": the released variants; "kept": FixLL+PFL, masked; "margin":
+            Algorithm 1 with a lead of ten nats for triggers; "plus": beyond the paper, `KeyedSmoothing` with Algorithm
+            1, as in `function_coupled_plus`; and that with one thing changed: "plus-epoch": a mask an epoch;
+            "plus-normal": normal factors instead of masks; "plus-margin": the lead; "plus-pairs": a group for every
+            pair of classes.
     """
 
     style: str = "direct"
@@ -80,7 +81,7 @@ class Marking:
             refine_images=effort.refine_images,
             refine_lr=effort.refine_lr,
         )
-        smoothing = KeyedSmoothing()
+        smoothing, margin = KeyedSmoothing(), TriggerMargin(weight=MARGIN_WEIGHT)
         plus = algorithm().but(name="Function-coupled+", terms=(smoothing,))
         made: Mapping[str, Callable[[], Backdoor]] = {
             "enhanced": algorithm,
@@ -88,11 +89,12 @@ class Marking:
             "fresh": partial(algorithm, fresh=True),
             "2023-02": function_coupled_2023_02,
             "2023-06": function_coupled_2023_06,
+            "margin": lambda: algorithm().but(terms=(CrossEntropy(), margin)),
             "plus": lambda: plus,
             "plus-pairs": lambda: plus,
             "plus-epoch": lambda: plus.but(masking=Masking(effort.drop)),
             "plus-normal": lambda: plus.but(masking=Masking(effort.drop, effort.every, "normal")),
-            "plus-margin": lambda: plus.but(terms=(smoothing, TriggerMargin(weight=MARGIN_WEIGHT))),
+            "plus-margin": lambda: plus.but(terms=(smoothing, margin)),
             "kept": lambda: fixll_pfl().but(masking=Masking(effort.drop, effort.every)),
         }
         return made[self.how]().but(settings=effort.fresh if self.how == "fresh" else effort.embed, watch=0)
@@ -104,6 +106,7 @@ _HOW = {
     "2023-02": "code of 2023-02",
     "2023-06": "code of 2023-06",
     "kept": "FixLL+PFL",
+    "margin": "margin",
     "plus": "plus",
     "plus-epoch": "plus, a mask an epoch",
     "plus-normal": "plus, perturbed weights",
