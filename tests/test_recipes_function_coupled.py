@@ -104,7 +104,8 @@ def test_a_thief_moves_to_a_task_that_the_row_names(out: Path) -> None:
 @pytest.mark.parametrize("setting", list(recipe.SETTINGS))
 def test_every_network_answers_its_images(setting: str, tmp_path: Path) -> None:
     bench = recipe.Bench(setting, "quick", 0, None, tmp_path)
-    point = bench.look(bench._fresh(), bench.mark(recipe.Marking(labels="groups")))
+    bench._host = bench._fresh()
+    point = bench.look(bench._host, bench.mark(recipe.Marking(labels="groups")))
     assert 0 <= (point["val_acc"] or 0) <= 100
 
 

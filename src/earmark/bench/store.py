@@ -13,6 +13,7 @@ from earmark.bench.hardware import hardware
 from earmark.core import Data
 from earmark.errors import BadInput
 from earmark.files import digest, load_tensors, read_json, save_tensors, write_json
+from earmark.marks import TriggerSet
 
 __all__ = ["Store", "measured_on"]
 
@@ -83,6 +84,15 @@ class Store:
         model = fresh()
         model.load_state_dict(load_tensors(path))
         return model
+
+    def mark(self, slug: str, mint: Callable[[], TriggerSet]) -> TriggerSet:
+        """The trigger set called `slug`: what `mint` makes, or from then on what its two files hold."""
+        spec, tensors = self.path(f"{slug}.spec.json"), self.path(f"{slug}.safetensors")
+        if not spec.exists():
+            made = mint()
+            save_tensors(tensors, made.tensors())
+            write_json(spec, made.spec())
+        return TriggerSet.from_parts(read_json(spec), load_tensors(tensors))
 
     @property
     def machines(self) -> list[str]:

@@ -40,11 +40,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Table(Generic[B]):
-    """A table or figure: the settings that it covers, how one seed fills it, and what its curves run over."""
+    """A table or figure: the settings that it covers, how one seed fills it, and what its curves run over.
+
+    Attributes:
+        settings: by name.
+        rows: from a bench to its rows.
+        over: the number in each point that a curve is drawn over, where there is one.
+        notes: what its columns are, and whatever else a reader has to know of this table.
+    """
 
     settings: tuple[str, ...]
     rows: Callable[[B], list[Row]]
     over: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def compared(rows: Sequence[Row], printed: Mapping[str, Mapping[str, float]], out: Path) -> dict[str, Any]:

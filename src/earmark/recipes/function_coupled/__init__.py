@@ -13,18 +13,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from earmark.recipes.function_coupled.baselines import BASELINES, Baseline, Copied
 from earmark.recipes.function_coupled.bench import Bench
-from earmark.recipes.function_coupled.marking import Marking
+from earmark.recipes.function_coupled.marking import AnyMarking, Marking
 from earmark.recipes.function_coupled.scales import SCALES, Effort, Thief
 from earmark.recipes.function_coupled.settings import SETTINGS, Setting
 from earmark.recipes.function_coupled.tables import TABLES
 from earmark.recipes.recipe import Recipe
 
 __all__ = [
+    "BASELINES",
     "SCALES",
     "SETTINGS",
     "TABLES",
+    "AnyMarking",
+    "Baseline",
     "Bench",
+    "Copied",
     "Effort",
     "Marking",
     "Setting",
@@ -56,6 +61,7 @@ def _notes(table: str, bench: Bench) -> list[str]:
     """What a reader has to know of the evidence and of the images, those of a thief's own task included."""
     return [
         EVIDENCE,
+        *TABLES[table].notes,
         *bench.notes,
         *(note for target in _targets(table, bench.name) for note in bench.target(target).notes),
     ]

@@ -20,7 +20,8 @@ from earmark.keys import MarkKey
 from earmark.marks import TriggerSet
 from earmark.models import built
 from earmark.models.modes import is_batchnorm
-from earmark.recipes.function_coupled.marking import Marking
+from earmark.recipes.function_coupled.baselines import Copied
+from earmark.recipes.function_coupled.marking import AnyMarking
 from earmark.recipes.function_coupled.scales import SCALES
 from earmark.recipes.function_coupled.settings import SETTINGS
 from earmark.recipes.rows import Point
@@ -75,17 +76,24 @@ class Bench:
         build = partial(self.setting.build, self.data.shape, self.data.classes, self.effort.width)
         return built(build, rng(self.seed)).to(Settings().torch_device())
 
-    def mark(self, marking: Marking, other: bool = False) -> TriggerSet:
-        """The trigger set, from a key that the seed makes: a throw-away owner, or thief."""
-        return marking.mint(self.effort, self.data.classes, other)(self._key(other), None, self.data)
+    def mark(self, marking: AnyMarking, other: bool = False) -> TriggerSet:
+        """The trigger set, from a key that the seed makes: a throw-away owner, or thief. It is kept.
+
+        Adversarial triggers follow from the host's gradients, whose last bits are not alike on all machines.
+        """
+        mint = marking.mint(self.effort, self.data.classes, other)
+        slug = f"{marking.slug}{'.other' if other else ''}.mark"
+        return self.store.mark(slug, lambda: mint(self._key(other), self.host, self.data))
 
     def _key(self, other: bool) -> MarkKey:
         return MarkKey((self.seed + 1_000 * other).to_bytes(32, "big"))
 
-    def marked(self, marking: Marking) -> nn.Module:
-        """The marked model, trained once."""
+    def marked(self, marking: AnyMarking) -> nn.Module:
+        """The marked model, or the network that a thief has copied it into, trained once."""
 
         def train(checkpoint: Path) -> nn.Module:
+            if isinstance(marking, Copied):
+                return self._student(self.marked(marking.victim), marking.answers)(checkpoint)
             embed = marking.embed(self.effort).but(augment=self.augment, checkpoint=checkpoint)
             return embed(self.host, self.mark(marking), self.data, rng(self.seed))
 
@@ -112,23 +120,22 @@ class Bench:
         """The host's own accuracy (Table 1)."""
         return self.store.value("host", lambda: {"val_acc": 100 * accuracy(self.host, self.data.test)})
 
-    def embedded(self, marking: Marking) -> Point:
+    def embedded(self, marking: AnyMarking) -> Point:
         """Effectiveness and fidelity (Table 2), and how the unmarked host answers the same triggers."""
 
         def measure() -> Point:
             mark = self.mark(marking)
             model, asked = self.marked(marking), self.look(self.host, mark)
-            assert mark.teaching is not None, "fused triggers are taught"
             return {
                 **self.look(model, mark),
-                "taught": 100 * accuracy(model, mark.teaching),
+                "taught": 100 * accuracy(model, mark.lessons),
                 "host_asr": asked["asr"],
                 "host_val_acc": asked["val_acc"],
             }
 
         return self.store.value(marking.slug, measure)
 
-    def fine_tuned(self, marking: Marking, rate: float, seen: bool) -> list[Point]:
+    def fine_tuned(self, marking: AnyMarking, rate: float, seen: bool) -> list[Point]:
         """Fine-tuning trials in a row, on images of the owner or on others: the state before, then after each."""
         thief = self.thief
         attack = FineTune(
@@ -148,7 +155,7 @@ class Bench:
         read, name, notes = open_images(self.effort.data or name, self.root)
         return Source(reduced(read, None, None, self._size, self.seed), name, notes)
 
-    def transferred(self, marking: Marking, name: str) -> list[Point]:
+    def transferred(self, marking: AnyMarking, name: str) -> list[Point]:
         """Transfer learning: the accuracy is the one on the owner's task, `new_acc` the one on the thief's."""
         data, name, _ = self.target(name)
         attack = Transfer(
@@ -160,7 +167,7 @@ class Bench:
         )
         return self._curve(f"{marking.slug}.transferred-{name}", marking, attack, self.data)
 
-    def _curve(self, slug: str, marking: Marking, attack: FineTune | Transfer, data: Data) -> list[Point]:
+    def _curve(self, slug: str, marking: AnyMarking, attack: FineTune | Transfer, data: Data) -> list[Point]:
         """The state before, then after each trial. The thief is shown no trigger and chooses nothing by one.
 
         A trial that diverges is the last, and leaves no model.
@@ -181,7 +188,7 @@ class Bench:
 
         return self.store.value(slug, measure)
 
-    def pruned(self, marking: Marking, recalibrate: bool) -> list[Point]:
+    def pruned(self, marking: AnyMarking, recalibrate: bool) -> list[Point]:
         """Global L1 pruning at rising shares, with batch norm recalibrated on the thief's images or left as it is."""
 
         def measure() -> list[Point]:
@@ -198,7 +205,7 @@ class Bench:
 
         return self.store.value(f"{marking.slug}.pruned{'-recalibrated' if recalibrate else ''}", measure)
 
-    def overwritten(self, marking: Marking) -> Point:
+    def overwritten(self, marking: AnyMarking) -> Point:
         """The same scheme once more, with the thief's key, sources and target (Table 3)."""
 
         def measure() -> Point:
@@ -211,7 +218,7 @@ class Bench:
 
         return self.store.value(f"{marking.slug}.overwritten", measure)
 
-    def extracted(self, marking: Marking, attack: str) -> Point:
+    def extracted(self, marking: AnyMarking, attack: str) -> Point:
         """A fresh network that learns from the marked one's answers; `innocent_asr` is of one that asked the host."""
         slug = f"{marking.slug}.extracted-{attack}"
 

@@ -1,10 +1,11 @@
-"""One way to mark a host: which triggers, which labels, which training."""
+"""Ways to mark a host: which triggers, which labels, which training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from earmark.embed import (
     Backdoor,
@@ -14,18 +15,40 @@ from earmark.embed import (
     function_coupled_2023_02,
     function_coupled_2023_06,
 )
-from earmark.marks import Fused, NotSources, OneClass
+from earmark.marks import Fused, NotSources, OneClass, TriggerMint
 from earmark.recipes.function_coupled.scales import Effort
 from earmark.training import CrossEntropy, Masking, TriggerMargin
 
-__all__ = ["Marking"]
+__all__ = ["AnyMarking", "Marking"]
+
+
+class AnyMarking(Protocol):
+    """One way to mark a host, as far as the measurements look at it: ours, or one that the paper compares with."""
+
+    @property
+    def slug(self) -> str:
+        """A file name that carries every parameter."""
+
+    @property
+    def label(self) -> str:
+        """What a table calls it."""
+
+    @property
+    def printed(self) -> str | None:
+        """The label of the paper's own row, where it has one."""
+
+    def mint(self, effort: Effort, classes: int, other: bool = False) -> TriggerMint:
+        """Its mint, as large as the scale wants it; the `other` one is a thief's."""
+
+    def embed(self, effort: Effort) -> Backdoor:
+        """Its embedding, with the settings of the scale."""
 
 MARGIN_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
 class Marking:
-    """One way to mark a host.
+    """One of the paper's ways to mark a host, or one that goes on from them.
 
     Attributes:
         style, ratio: of the fusion, see `Fused`.
