@@ -4,8 +4,8 @@ Three scales. `full` is the paper's networks and all images, for a GPU. `cpu` is
 at the paper's own scale, the other sets with fewer images and thin networks. `quick` runs in seconds on scikit-learn's
 digits and shows that the machinery works, nothing else.
 
-Every mark comes in two kinds: the paper's, all triggers with one target class, which has no null and can prove nothing;
-and keyed groups, whose null is exact. Verification triggers are never those that the model learnt, and no model has a
+Every mark of the paper's comes in two kinds: its own, all triggers with one target class, which has no null and can
+prove nothing; and keyed groups, whose null is exact. The schemes that Table 4 compares with are `BASELINES`. Verification triggers are never those that the model learnt, and no model has a
 say in either. Models and measurements are kept under `out`; a run that is killed goes on from its last checkpoint.
 """
 

@@ -79,8 +79,8 @@ COLUMNS = (
     "overwriting: after the same scheme once more, with the thief's key and, of marks with one target, other classes.",
     "Val acc after an attack: test accuracy left to the thief; after transfer, there is another task instead.",
     "log10 p, weakest after an attack: the largest of the four. Marks without a null have neither and prove nothing.",
-    "All methods are marked from the same host in the same run, and the paper states none of theirs: "
-    + " ".join(f"{row.label}: {row.note}" for row in BASELINES),
+    "Direct and Invisible are the paper's own. The others are marked from the same host in the same run; the paper took "
+    "released code and states no settings. " + " ".join(f"{row.label}: {row.note}" for row in BASELINES),
 )
 """What the columns of Table 4 are, and what its rows were made with."""
 
