@@ -5,8 +5,9 @@ at the paper's own scale, the other sets with fewer images and thin networks. `q
 digits and shows that the machinery works, nothing else.
 
 Every mark of the paper's comes in two kinds: its own, all triggers with one target class, which has no null and can
-prove nothing; and keyed groups, whose null is exact. The schemes that Table 4 compares with are `BASELINES`. Verification triggers are never those that the model learnt, and no model has a
-say in either. Models and measurements are kept under `out`; a run that is killed goes on from its last checkpoint.
+prove nothing; and keyed groups, whose null is exact. Their verification triggers are never those that the model learnt,
+and no model has a say in either. The schemes that Table 4 compares with are `BASELINES`, each as its own paper has it.
+Models, marks and measurements are kept under `out`; a run that is killed goes on from its last checkpoint.
 """
 
 from __future__ import annotations

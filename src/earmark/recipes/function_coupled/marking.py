@@ -43,6 +43,7 @@ class AnyMarking(Protocol):
     def embed(self, effort: Effort) -> Backdoor:
         """Its embedding, with the settings of the scale."""
 
+
 MARGIN_WEIGHT = 0.1
 
 

@@ -79,8 +79,10 @@ COLUMNS = (
     "overwriting: after the same scheme once more, with the thief's key and, of marks with one target, other classes.",
     "Val acc after an attack: test accuracy left to the thief; after transfer, there is another task instead.",
     "log10 p, weakest after an attack: the largest of the four. Marks without a null have neither and prove nothing.",
-    "Direct and Invisible are the paper's own. The others are marked from the same host in the same run; the paper took "
-    "released code and states no settings. " + " ".join(f"{row.label}: {row.note}" for row in BASELINES),
+    "Direct and Invisible are the paper's own; of them and of entangled watermarks no trigger that is asked was "
+    "taught, of the others all were. All are marked from the same host in the same run, where the paper took the "
+    "others' released code and states no settings.",
+    *(f"{row.label}: {row.note}" for row in BASELINES),
 )
 """What the columns of Table 4 are, and what its rows were made with."""
 
