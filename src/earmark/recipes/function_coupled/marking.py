@@ -21,6 +21,8 @@ from earmark.training import CrossEntropy, Masking, TriggerMargin
 
 __all__ = ["AnyMarking", "Marking"]
 
+MARGIN_WEIGHT = 0.1
+
 
 class AnyMarking(Protocol):
     """One way to mark a host, as far as the measurements look at it: ours, or one that the paper compares with."""
@@ -42,9 +44,6 @@ class AnyMarking(Protocol):
 
     def embed(self, effort: Effort) -> Backdoor:
         """Its embedding, with the settings of the scale."""
-
-
-MARGIN_WEIGHT = 0.1
 
 
 @dataclass(frozen=True)
