@@ -164,7 +164,7 @@ class TriggerMargin(_Weighted):
     Cross entropy is content with a lead of some nats; this asks for one that a thief has to wear down.
 
     Attributes:
-        margin: the lead, in nats, above which a trigger asks for nothing more.
+        margin: the number of nats above which a trigger asks for nothing more.
     """
 
     margin: float = 10.0
