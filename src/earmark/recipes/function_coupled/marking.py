@@ -54,11 +54,11 @@ class Marking:
         style, ratio: of the fusion, see `Fused`.
         labels: "target": one class for all (the paper), "groups": keyed groups of pairs with an exact null.
         how: "enhanced": Algorithm 1; "plain": the same run without its two strategies; "fresh": Algorithm 1 from
-            scratch; "2023-02" and "2023-06": the released variants; "kept": FixLL+PFL, masked; "margin":
-            Algorithm 1 with a margin of ten nats for triggers; "plus": beyond the paper, `KeyedSmoothing` with Algorithm
-            1, as in `function_coupled_plus`; and that with one thing changed: "plus-epoch": a mask an epoch;
-            "plus-normal": normal factors instead of masks; "plus-margin": that margin; "plus-pairs": a group for every
-            pair of classes.
+            scratch; "2023-02" and "2023-06": the released variants; "kept": FixLL+PFL, masked; "margin": Algorithm 1
+            with a margin of ten nats for triggers; "plus": beyond the paper, `KeyedSmoothing` with Algorithm 1, as in
+            `function_coupled_plus`; and that with one thing changed: "plus-epoch": a mask an epoch; "plus-normal":
+            normal factors instead of masks; "plus-margin": that margin; "plus-pairs": a group for every pair of
+            classes.
     """
 
     style: str = "direct"
