@@ -10,7 +10,7 @@ from typing import Any, final
 
 from torch import nn
 
-from earmark.bench.sources import open_images, reduced
+from earmark.bench.sources import LETTERS, open_images, reduced
 from earmark.core import Data
 from earmark.data import CropFlip
 from earmark.models import PlainCNN, Task, ThinResNet18
@@ -33,6 +33,8 @@ class Preset:
         images, test: how many training and test images are used; None for all.
         schemes, attacks: settings by name that differ from the defaults; of everything else the defaults are taken.
         sweeps: attacks at several strengths, "name.setting" to values.
+        others: another data set for triggers that have nothing to do with the task, as `bench.sources.other_images`
+            knows it.
     """
 
     source: str
@@ -45,6 +47,7 @@ class Preset:
     schemes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     attacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sweeps: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    others: str | None = None
 
 
 def read_preset(name: str, root: Path | None = None) -> Data:
@@ -96,6 +99,7 @@ DIGITS = Preset(
         "function-coupled": FUSED_TAUGHT,
         "zhang-content": TAUGHT,
         "zhang-noise": TAUGHT,
+        "zhang-unrelated": TAUGHT,
         "exponential-weighting": {"triggers_per_batch": 16},
         "frontier-stitching": TAUGHT,
         "null-embedding": TAUGHT,
@@ -112,6 +116,7 @@ DIGITS = Preset(
         "false-claim": {"epochs": 6, "milestones": (4,), "surrogates": 2},
     },
     sweeps={"prune-global.share": SHARES, "jpeg.quality": (75, 40), "noise-denoise.std": (0.1, 0.2)},
+    others=LETTERS,
 )
 
 MNIST = Preset(
@@ -132,6 +137,7 @@ MNIST = Preset(
         "extract-noise": {"epochs": 5, "milestones": (3,)},
     },
     sweeps={"prune-global.share": SHARES},
+    others="fashion-mnist",
 )
 
 CIFAR10 = Preset(
@@ -146,6 +152,7 @@ CIFAR10 = Preset(
     },
     attacks={"fine-tune-ftal": {"trials": 5, "epochs": 1, "images": 2_000}},
     sweeps={"prune-global.share": SHARES},
+    others="mnist",
 )
 
 PRESETS: Mapping[str, Preset] = {"digits": DIGITS, "mnist": MNIST, "cifar10": CIFAR10}
