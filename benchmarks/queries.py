@@ -1,12 +1,12 @@
 """How few queries a sequential test takes: a marked model of the digits, its copies, and one that was never marked.
 
-python benchmarks/queries.py [results/queries]
+python benchmarks/queries.py [--out results/queries]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,9 +62,11 @@ def suspects(data: Data) -> tuple[TriggerSet, dict[str, Query]]:
     return mark, {name: as_query(model) for name, model in models.items()}
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Measure, and write the numbers and the picture."""
-    folder = Path(arguments[0] if arguments else "results/queries")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("results/queries"))
+    folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     mark, found = suspects(open_data("digits"))
     runs = {name: hits(query, mark) for name, query in found.items()}
@@ -78,4 +80,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,16 +1,15 @@
 """How fast `earmark scan` is: many small networks against many claims, on this machine.
 
-python benchmarks/scanning.py [models] [claims]
+python benchmarks/scanning.py [--models 25] [--claims 40] [--out FILE.json]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from typer.testing import CliRunner
 
 from earmark.cli import app
 from earmark.evidence import commit
-from earmark.files import save_tensors, state_tensors
+from earmark.files import save_tensors, state_tensors, write_json
 from earmark.keys import OwnerKey
 from earmark.marks import Noise
 from earmark.models import PlainCNN
@@ -41,12 +40,16 @@ def written(folder: Path, models: int, claims: int) -> None:
         save_tensors(folder / "models" / f"{at}.safetensors", state_tensors(PlainCNN(SHAPE, CLASSES)))
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Measure, and print pairs a minute, processor seconds and the most memory."""
-    models, claims = (int(each) for each in [*arguments, *("25", "40")[len(arguments) :]])
+def main() -> None:
+    """Measure, and print pairs a minute, processor seconds and the most memory; `--out` gets the same as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=int, default=25)
+    parser.add_argument("--claims", type=int, default=40)
+    parser.add_argument("--out", type=Path, help="a file for the numbers")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        written(folder, models, claims)
+        written(folder, asked.models, asked.claims)
         began, used = time.perf_counter(), time.process_time()
         words = ["scan", "--registry", f"{folder}/claims", "--suspects", f"{folder}/models", "--json"]
         found = CliRunner().invoke(app, words)
@@ -55,7 +58,9 @@ def main(arguments: Sequence[str]) -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(f"{pairs} pairs in {seconds:.1f} s, {60 * pairs / seconds:.0f} a minute")
     print(f"{busy:.1f} s of processor, at most {memory} MiB of memory")
+    if asked.out is not None:
+        write_json(asked.out, {"pairs": pairs, "seconds": seconds, "processor_seconds": busy, "memory_mib": memory})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -26,6 +26,8 @@ from earmark.bench import (
 from earmark.bench.naming import described, identity
 from earmark.bench.plan import Progress
 from earmark.bench.processes import threads_each
+from earmark.bench.scheme import UNRELATED
+from earmark.bench.sources import letters
 from earmark.embed import METHODS
 from earmark.errors import BadInput
 from earmark.keys import MarkKey
@@ -118,7 +120,7 @@ def test_a_preset_speaks_of_what_there_is(name: str) -> None:
     preset = PRESETS[name]
     for scheme, settings in preset.schemes.items():
         if scheme in NAMED:
-            named_scheme(scheme, **settings)
+            named_scheme(scheme, others=letters() if scheme == UNRELATED else None, **settings)
     for attack, settings in preset.attacks.items():
         if attack in attack_names():
             named_attack(attack, **settings)

@@ -90,26 +90,73 @@ def test_a_baseline_goes_all_the_way(desk: Path, name: str, mint: tuple[str, ...
     assert good(desk, "judge", "@host.safetensors", *claim, status=1)["accepted"] is False
 
 
-def test_a_frontier_is_minted_on_its_host_and_judged_beside_innocent_models(desk: Path) -> None:
+@pytest.fixture(scope="module")
+def frontier(desk: Path) -> tuple[str, ...]:
+    """A committed frontier and what names it to the judge; it has no null of its own."""
     mint = ("--kind", "frontier", "--count", "120", "--set", "epsilon=0.2", "--host", "@host.safetensors", *MODEL)
     marked(desk, "frontier", mint, "ftal", 40)
-    claim = committed(desk, "frontier", "--unchecked", "--alpha", "0.05")
-    judged = ("judge", "@frontier.safetensors", *claim, "--alpha", "0.05")
-    assert good(desk, *judged, *TIMES, status=3)["null"]["basis"] == "none"
-    innocents: list[str] = []
+    return committed(desk, "frontier", "--unchecked", "--alpha", "0.05")
+
+
+@pytest.fixture(scope="module")
+def innocents(desk: Path) -> tuple[str, ...]:
+    words: list[str] = []
     for seed in range(24):
         model = seeded(PlainCNN, SHAPE, CLASSES, width=8, features=24, seed=seed)
         save_tensors(desk / f"innocent{seed}.safetensors", model.state_dict())
-        innocents += ["--innocent", f"@innocent{seed}.safetensors"]
+        words += ["--innocent", f"@innocent{seed}.safetensors"]
+    return tuple(words)
+
+
+def test_a_frontier_is_minted_on_its_host_and_judged_beside_innocent_models(
+    desk: Path, frontier: tuple[str, ...], innocents: tuple[str, ...]
+) -> None:
+    judged = ("judge", "@frontier.safetensors", *frontier, "--alpha", "0.05")
+    assert good(desk, *judged, *TIMES, status=3)["null"]["basis"] == "none"
     verdict = good(desk, *judged, *TIMES, *innocents)
     assert (verdict["accepted"], verdict["null"]["basis"], verdict["details"]["innocents"]) == (True, "calibrated", 24)
     assert verdict["p_value"] > 1 / 25
+    assert verdict["details"]["commitments"] == 1
+    several = good(desk, *judged, *TIMES, *innocents, "--commitments", "2", status=3)
+    assert (several["alpha"], several["details"]["commitments"]) == (0.025, 2)
+    assert "44 innocent models are needed and 24 came" in several["reason"]
+    none = run(desk, *judged, *TIMES, *innocents, "--commitments", "0")
+    assert (none.exit_code, "--commitments: expected a whole number from 1" in none.stderr) == (2, True)
     assert good(desk, *judged, *innocents, status=3)["details"]["calibration"] == "none, for want of an earlier date"
     own = ("verify", "@frontier.safetensors", "--mark", "@frontier.mark.safetensors", *MODEL)
     assert good(desk, *own, "--alpha", "0.05", *innocents)["accepted"] is True
     assert good(desk, *own, "--alpha", "0.01", *innocents, status=3)["accepted"] is None
     assert good(desk, *own, status=3)["accepted"] is None
     assert "leave out --sequential" in run(desk, *own, "--sequential", *innocents).stderr
+
+
+@pytest.mark.usefixtures("frontier")
+def test_between_claims_a_frontier_is_found_beside_innocent_models_alone(
+    desk: Path, innocents: tuple[str, ...]
+) -> None:
+    """A thief puts noise on top of the owner's frontier; without innocent models nothing can be said of the latter."""
+    OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes(32))).save(desk / "thief.pem", b"x")
+    mint = ("mint", "--key", "@thief.pem", "--name", "t", "--data", "npz:@data.npz", "--kind", "noise", "--count", "40")
+    good(desk, *mint, "--out", "@thief.mark.safetensors")
+    files = ("--host", "@frontier.safetensors", "--mark", "@thief.mark.safetensors", "--out", "@thief.safetensors")
+    gently = ("--set", "triggers_per_batch=24", "--set", "lr=0.001", "--set", "enough=1.0", "--set", "epochs=60")
+    good(desk, "embed", *files, "--data", "npz:@data.npz", "--method", "ftal", *MODEL, *gently)
+    commit = ("commit", "--key", "@thief.pem", "--mark", "@thief.mark.safetensors", "--marked", "@thief.safetensors")
+    good(desk, *commit, "--out", "@thief", *MODEL)
+    judged = ["judge", "@thief.safetensors", "--alpha", "0.05", "--known-since", LATER, *MODEL]
+    for name, time in (("frontier", SEEN), ("thief", LATER)):
+        judged += ["--claim", f"@{name}/claim.json", "--evidence", f"@{name}/evidence"]
+        judged += ["--released", f"@{name}.safetensors", "--committed-before", time]
+    owner, thief = good(desk, *judged, *innocents)
+    assert (owner["accepted"], thief["accepted"]) == (True, False)
+    assert next(iter(owner["details"]["weighed"].values()))["own_mark_in_the_others_model"] == "found"
+    owner, thief = good(desk, *judged, status=3)
+    assert owner["accepted"] is None
+    assert "this mark's null has no basis, so that proves nothing" in owner["reason"]
+    both = good(desk, *judged, *innocents, "--commitments", "3", "--commitments", "1", status=3)
+    assert [one["details"]["commitments"] for one in both] == [3, 1]
+    once = run(desk, *judged, *innocents, "--commitments", "3")
+    assert (once.exit_code, "--commitments once" in once.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from earmark.bench import read_cells
+from earmark.bench.naming import images_digest
+from earmark.bench.sources import letters
 from earmark.cli import app
 from earmark.cli.gridding import Asked, grid_of
 from earmark.errors import BadInput
+from earmark.marks.triggers.font import GLYPHS
 
 RUNNER = CliRunner()
 PLAIN = Asked("uchida", "half", None, None, None, (), (), (), 1, 0, False, 1e-6)
@@ -55,6 +58,28 @@ def test_settings_go_to_what_they_name_and_strengths_to_columns() -> None:
     assert grid.attacks["jpeg"].settings == {"quality": 30}
 
 
+def test_triggers_of_another_data_set_are_picked_from_letters_or_what_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "bench"
+    command = ["bench", "--schemes", "zhang-unrelated", "--attacks", "half", "--seeds", "1", "--out", str(out)]
+    command += ["--set", "host.epochs=1", "--set", "host.milestones=[]", "--set", "zhang-unrelated.count=20"]
+    ran = RUNNER.invoke(app, [*command, "--set", "zhang-unrelated.epochs=1", "--workers", "1", "--json"])
+    assert ran.exit_code == 0, ran.stderr
+    first, second = read_cells(out / "results.jsonl")
+    assert (first.status, second.status, first.settings["mint"]["is"]) == ("done", "done", "Unrelated")
+    assert first.settings["mint"]["source"] == {"is": "Images", "digest": images_digest(letters())}
+    named = grid_of(asked(schemes="zhang-unrelated", others="digits"))
+    assert named.schemes["zhang-unrelated"].mint.source.name == "digits"  # type: ignore[attr-defined]
+
+
+def test_the_letters_are_the_font_s_own_and_no_two_alike() -> None:
+    images = letters()
+    assert images.labels.bincount().tolist() == [24] * 26
+    ink = (images.pixels > 0).sum((1, 2, 3)).view(26, 24)
+    assert [int(row[0]) for row in ink] == [int(GLYPHS[chr(65 + at)].sum()) for at in range(26)]
+    assert bool((ink == ink[:, :1]).all())
+    assert len({image.numpy().tobytes() for image in images.pixels}) == len(images)
+
+
 def test_any_data_and_network_will_do() -> None:
     grid = grid_of(asked(data="digits", model="plain"))
     assert type(grid.build()).__name__ == "PlainCNN"
@@ -73,6 +98,7 @@ def test_any_data_and_network_will_do() -> None:
         ({"sets": ("jpeg.quality=3",)}, "jpeg is set and not run"),
         ({"sweeps": ("half.to=float16,float17",)}, "input should be 'float16' or 'bfloat16', got 'float17'"),
         ({"schemes": "uchida,uchida"}, "each once"),
+        ({"schemes": "zhang-unrelated", "data": "digits", "model": "plain"}, "name one with --others"),
         ({"data": "digits", "model": "lenet"}, "unknown network 'lenet'"),
     ],
 )

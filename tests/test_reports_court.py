@@ -170,6 +170,11 @@ def test_a_calibrated_null_is_not_told_as_a_key_s_and_its_second_term_is_not_mul
     assert "Of this number 0.036 stands for the next innocent model" in seen
     assert "The rest is already multiplied by 2 to the power of 64" in seen
     assert "ask how many claims there are" in seen
+    assert "The judge was told of no other commitment" in seen
+    seen = words(page(Verdict(True, 60, 60, null, -2.1, 0.01, "", told | {"commitments": 5, "alpha_of_all": 0.05})))
+    assert "told of 5 commitments that could have been shown. Each may err with 0.05 / 5 (Bonferroni)" in seen
+    assert "Commitments that could have been shown 5" in seen
+    assert "for no more than the 5 commitments that the judge was told of" in seen
 
 
 @pytest.mark.parametrize("log10_p", [-2.0, -6.3, -21.4, -300.7])

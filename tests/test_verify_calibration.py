@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -21,7 +23,7 @@ from earmark.errors import BadInput
 from earmark.evidence import Bundle, Case, Claim, arbitrate, claim_of, judge
 from earmark.keys import OwnerKey
 from earmark.marks import Noise, Noised, OneClass, TriggerSet
-from earmark.stats import calibrated_rate, calibration_error, log_binomial_tail
+from earmark.stats import calibrated_rate, calibration_error, innocents_needed, log_binomial_tail
 from earmark.verify import CalibratedTriggerTest, TriggerTest, calibrated_null
 
 # ----------------------------------------------------------------------------------------------------------- the bound
@@ -80,18 +82,64 @@ def test_whatever_is_accepted_has_matched_more_often_than_every_innocent_model(
         assert 1 / (len(matches) + 1) < alpha
 
 
-def test_the_error_is_that_of_one_commitment_and_a_share_of_alpha_pays_for_several() -> None:
-    """Models of 8 kinds, all equally likely, and for each a mark that only its kind answers as the mark has it.
+def convicts_the_best_of(marks: int, kinds: int, models: int, pretended: int, alpha: float, repeats: int) -> float:
+    """How often an innocent suspect is convicted by the best of several marks, of which each fits one kind of model.
 
-    Nobody knew the 10 models or the suspect when the marks were made: what convicts is that the fitting one is shown.
+    Models and suspects are of some of `kinds` equally likely kinds, unknown when the marks were made; a mark is
+    answered wholly by the models of its own kind and by no other.
     """
-    kinds, alpha, repeats = 8, 0.11, 400
-    models = np.random.default_rng(0).integers(kinds, size=(repeats, 11))
-    fixed = np.mean([accepts(60 * (row[0] == 0), 60, (60 * (row[1:] == 0)).tolist(), alpha) for row in models])
-    shown = [(60 * (row[1:] == row[0])).tolist() for row in models]
-    assert fixed <= alpha
-    assert np.mean([accepts(60, 60, matches, alpha) for matches in shown]) > 2 * alpha
-    assert not any(accepts(60, 60, matches, alpha / kinds) for matches in shown)
+    drawn = np.random.default_rng(0).integers(kinds, size=(repeats, models + 1))
+    convicted = 0
+    for suspect, *others in drawn.tolist():
+        fitting = 60 * np.equal(others, suspect)
+        convicted += suspect < marks and accepts(60, 60, fitting.tolist(), alpha / pretended)
+    return convicted / repeats
+
+
+@pytest.mark.parametrize(("marks", "kinds"), [(2, 2), (8, 8), (8, 30), (40, 40), (40, 881)])
+def test_the_best_of_several_marks_convicts_within_alpha_where_their_number_is_told(marks: int, kinds: int) -> None:
+    """Exact: the suspect's kind has a mark, and none of the M models is of it, J / N (1 - 1 / N)^M for N kinds.
+
+    It is largest at N = M + 1; there M > 1.1 J / alpha - 1 keeps it below alpha / 2.2, as (M / (M + 1))^M <= 1 / 2.
+    """
+    alpha, repeats = 0.05, 400
+    models = innocents_needed(alpha, marks)
+    exact = marks / kinds * (1 - 1 / kinds) ** models
+    assert exact <= marks / (models + 1) * (models / (models + 1)) ** models <= alpha / 2.2
+    found = convicts_the_best_of(marks, kinds, models, marks, alpha, repeats)
+    assert found <= alpha
+    assert abs(found - exact) <= 4 * math.sqrt(exact * (1 - exact) / repeats) + 1 / repeats
+
+
+@pytest.mark.parametrize("marks", [8, 40])
+def test_whoever_keeps_his_other_marks_to_himself_convicts_more_innocents_than_alpha_says(marks: int) -> None:
+    """The same with J = 1 pretended: (1 - 1 / J)^22 of all innocents, 57 % where J = 40."""
+    alpha, repeats, models = 0.05, 400, innocents_needed(0.05)
+    exact = (1 - 1 / marks) ** models
+    found = convicts_the_best_of(marks, marks, models, 1, alpha, repeats)
+    assert abs(found - exact) <= 4 * math.sqrt(exact * (1 - exact) / repeats)
+    assert exact == pytest.approx({8: 0.053, 40: 0.573}[marks], abs=1e-3)
+    assert exact > alpha
+    assert convicts_the_best_of(marks, marks, models, marks, alpha, repeats) == 0, "too few models for so many marks"
+
+
+@given(st.floats(1e-4, 0.6), st.integers(1, 200))
+@settings(max_examples=200)
+def test_the_innocent_models_needed_are_the_fewest_that_leave_room_below_the_share(alpha: float, marks: int) -> None:
+    """1.1 / (M + 1) < alpha / J, that is M > 1.1 J / alpha - 1, as exact fractions say it."""
+    needed, bound = innocents_needed(alpha, marks), Fraction(11, 10) * marks / Fraction(alpha) - 1
+    assert calibration_error(needed) < alpha / marks
+    assert needed == 1 or calibration_error(needed - 1) >= alpha / marks
+    assert abs(needed - max(1, math.floor(bound) + 1)) <= (min(bound % 1, 1 - bound % 1) < 1e-9)
+
+
+def test_the_number_needed_grows_with_the_commitments() -> None:
+    assert [innocents_needed(0.05, marks) for marks in (1, 2, 40)] == [22, 44, 880]
+    for bad in (0, -1, True, 1.5):
+        with pytest.raises(BadInput, match="commitments: expected a whole number from 1"):
+            innocents_needed(0.05, bad)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="alpha: expected a probability"):
+        innocents_needed(1.0)
 
 
 def test_a_stolen_model_is_accepted_where_innocent_ones_seldom_match() -> None:
@@ -151,9 +199,44 @@ def test_no_small_alpha_is_ever_reached() -> None:
     verdict = CalibratedTriggerTest(MANY, alpha=1e-6)(answering(1.0), MARK)
     assert verdict.accepted is None
     assert verdict.p_value == pytest.approx(1.1 / 31)
-    assert "with 30 innocent models no error probability below 0.0355 can be stated: ask 1100000" in verdict.reason
+    assert (
+        "with 30 innocent models no error probability below 0.0355 can be stated, and 1e-06 is allowed: "
+        "1100000 innocent models are needed and 30 came"
+    ) in verdict.reason
     assert CalibratedTriggerTest(MANY[:21], alpha=0.05)(answering(1.0), MARK).accepted is None
     assert CalibratedTriggerTest(MANY[:22], alpha=0.05)(answering(1.0), MARK).accepted is True
+
+
+CROWD = [answering(0.05, seed) for seed in range(110)]
+
+
+def test_each_of_several_commitments_has_its_share_of_alpha() -> None:
+    assert innocents_needed(0.05, 5) == len(CROWD)
+    verdict = CalibratedTriggerTest(CROWD, alpha=0.05, commitments=5)(answering(1.0), MARK)
+    assert verdict.accepted is True
+    assert verdict.alpha == 0.05 / 5
+    assert (verdict.details["commitments"], verdict.details["alpha_of_all"]) == (5, 0.05)
+    assert verdict.details["innocents_needed"] == 110
+    alone = CalibratedTriggerTest(CROWD, alpha=0.05 / 5)(answering(1.0), MARK)
+    assert (verdict.log10_p, verdict.details["critical_count"]) == (alone.log10_p, alone.details["critical_count"])
+    one = CalibratedTriggerTest(CROWD, alpha=0.05)(answering(1.0), MARK)
+    assert (one.accepted, one.alpha, one.details["commitments"]) == (True, 0.05, 1)
+
+
+def test_too_few_models_for_so_many_commitments_leave_it_open_and_say_how_many_are_needed() -> None:
+    verdict = CalibratedTriggerTest(CROWD[:109], alpha=0.05, commitments=5)(answering(1.0), MARK)
+    assert verdict.accepted is None
+    assert (
+        "with 109 innocent models no error probability below 0.01 can be stated, and 0.05 / 5 = 0.01 is allowed for "
+        "each of 5 commitments: 110 innocent models are needed and 109 came"
+    ) in verdict.reason
+    assert CalibratedTriggerTest(CROWD[:109], alpha=0.05, commitments=5)(answering(0.05, 999), MARK).accepted is False
+
+
+@pytest.mark.parametrize("bad", [0, -3, True, 1.5])
+def test_a_number_of_commitments_is_a_whole_number_from_one_up(bad: Any) -> None:
+    with pytest.raises(BadInput, match="commitments: expected a whole number from 1"):
+        CalibratedTriggerTest(MANY, commitments=bad)
 
 
 def test_innocent_suspects_are_rejected_and_what_all_models_answer_proves_nothing() -> None:
@@ -172,6 +255,8 @@ def test_an_exact_null_needs_no_calibration() -> None:
     mark = Noise(30).make(KEY, (1, 6, 6), 4)
     suspect = answering(1.0, mark=mark)
     assert CalibratedTriggerTest([], alpha=1e-6)(suspect, mark) == TriggerTest(alpha=1e-6)(suspect, mark)
+    shared = CalibratedTriggerTest([], alpha=1e-6, commitments=4)(suspect, mark)
+    assert shared == TriggerTest(alpha=1e-6 / 4)(suspect, mark)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +299,27 @@ def test_a_judge_with_innocent_models_rules_on_a_mark_without_a_null(claim: Clai
     assert verdict.details["grinding_bits"] == 64
     assert judge(claim, BUNDLE, answering(0.1), innocents=MANY, **told).accepted is False
     assert judge(claim, BUNDLE, answering(1.0), innocents=MANY, **EARLY).accepted is None, "alpha = 1e-6"
+
+
+def test_a_judge_is_told_how_many_commitments_could_have_been_shown(claim: Claim) -> None:
+    told: dict[str, Any] = {"alpha": 0.05, **EARLY}
+    verdict = judge(claim, BUNDLE, answering(1.0), innocents=CROWD, commitments=5, **told)
+    assert (verdict.accepted, verdict.alpha) == (True, 0.05 / 5)
+    assert json.loads(verdict.to_json())["details"]["commitments"] == 5
+    few = judge(claim, BUNDLE, answering(1.0), innocents=MANY, commitments=5, **told)
+    assert few.accepted is None
+    assert "110 innocent models are needed and 30 came" in few.reason
+    assert judge(claim, BUNDLE, answering(1.0), innocents=MANY, **told).details["commitments"] == 1
+    with pytest.raises(BadInput, match="commitments: expected a whole number from 1"):
+        judge(claim, BUNDLE, answering(1.0), commitments=0, **told)
+
+
+def test_several_commitments_to_exact_marks_are_paid_for_as_keys_are() -> None:
+    mark = Noise(60).make(KEY, (1, 6, 6), 4)
+    bundle = Bundle.seal(mark, KEY, name="winter", scheme="deep-fidelity")
+    exact = claim_of(OWNER, bundle, host=None, marked=nn.Linear(36, 4), time=NOW)
+    verdict = judge(exact, bundle, Knowing(mark), commitments=7, **EARLY)
+    assert (verdict.accepted, verdict.alpha, verdict.details["commitments"]) == (True, 1e-6, 7)
 
 
 def test_without_an_earlier_date_nothing_is_calibrated(claim: Claim) -> None:
@@ -300,3 +406,60 @@ def test_nobody_is_said_to_hide_a_model_that_a_mark_without_a_null_cannot_be_fou
     weighed = found[0].verdict.details["weighed"]["Eve"]
     assert weighed["own_mark_in_the_others_model"].startswith("cannot be told: the mark has no null")
     assert weighed["the_others_mark_in_own_model"] == "not found"
+
+
+EVES = OwnerKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+EXACT = Noise(60).make(EVES.mark_key("m"), (1, 6, 6), 4)
+
+
+def overwritten(ada_first: bool = True, kept: bool = True, **more: Any) -> tuple[list[Case], nn.Module]:
+    """Ada's mark has no null; Eve puts an exact one on top of it in her model, from which Ada's may be gone."""
+    bundle = Bundle.seal(EXACT, EVES.mark_key("m"), name="m", scheme="x")
+    hers, both = Knowing(MARK), Knowing(MARK, EXACT)
+    shown = both if kept else Knowing(EXACT)
+    ada = claim_of(OWNER, BUNDLE, host=None, marked=hers, time=NOW, alpha=0.05)
+    eve = claim_of(EVES, bundle, host=None, marked=shown, time=NOW, alpha=0.05)
+    times = [NOW, NOW + timedelta(days=1)][:: 1 if ada_first else -1]
+    cases = [
+        Case("Ada", ada, BUNDLE, times[0], released=hers, **more),
+        Case("Eve", eve, bundle, times[1], released=shown),
+    ]
+    return cases, both
+
+
+def test_between_claims_a_mark_without_a_null_is_found_beside_innocent_models() -> None:
+    cases, suspect = overwritten()
+    told: dict[str, Any] = {"alpha": 0.05, "suspect_known_since": EARLY["suspect_known_since"]}
+    ada, eve = arbitrate(cases, suspect, innocents=MANY, **told)
+    assert (ada.verdict.accepted, eve.verdict.accepted) == (True, False)
+    weighed = ada.verdict.details["weighed"]["Eve"]
+    assert weighed["own_mark_in_the_others_model"] == "found"
+    assert weighed["decided_by"] == "which mark is in which model"
+    ada, eve = arbitrate(cases, suspect, **told)
+    assert (ada.alone.accepted, ada.verdict.accepted) == (None, None)
+    assert "this mark's null has no basis, so that proves nothing" in ada.verdict.reason
+    assert eve.verdict.details["against"]["Ada"].startswith("the claim of Ada is inconclusive by itself")
+
+
+def test_between_claims_a_mark_that_is_gone_is_not_found_and_one_of_a_later_commitment_is_not_looked_for() -> None:
+    told: dict[str, Any] = {"alpha": 0.05, "suspect_known_since": EARLY["suspect_known_since"], "innocents": MANY}
+    cases, suspect = overwritten(kept=False)
+    ada, _ = arbitrate(cases, suspect, **told)
+    assert ada.verdict.details["weighed"]["Eve"]["own_mark_in_the_others_model"] == "not found"
+    cases, suspect = overwritten(ada_first=False)
+    ada, _ = arbitrate(cases, suspect, **told)
+    assert ada.verdict.accepted is None
+    reason = ada.verdict.details["weighed"]["Eve"]["own_mark_in_the_others_model"]
+    assert "its commitment is not known to be earlier than the other's" in reason
+
+
+def test_between_claims_each_claimant_is_held_to_his_own_number_of_commitments() -> None:
+    told: dict[str, Any] = {"alpha": 0.05, "suspect_known_since": EARLY["suspect_known_since"]}
+    cases, suspect = overwritten(commitments=5)
+    ada, eve = arbitrate(cases, suspect, innocents=MANY, **told)
+    assert (ada.verdict.accepted, eve.verdict.accepted) == (None, True)
+    assert "110 innocent models are needed and 30 came" in ada.verdict.reason
+    ada, eve = arbitrate(cases, suspect, innocents=CROWD, **told)
+    assert (ada.verdict.accepted, eve.verdict.accepted) == (True, False)
+    assert (ada.verdict.alpha, eve.verdict.alpha) == (0.05 / 5, 0.05)
+    assert ada.verdict.details["weighed"]["Eve"]["own_mark_in_the_others_model"] == "found"

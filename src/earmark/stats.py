@@ -14,7 +14,7 @@ from typing import Final, final
 
 from scipy import special
 
-from earmark.errors import BadInput, probability
+from earmark.errors import BadInput, probability, whole
 
 __all__ = [
     "GRINDING_BITS",
@@ -28,6 +28,7 @@ __all__ = [
     "critical_count",
     "grind_log10_p",
     "holm",
+    "innocents_needed",
     "log_binomial_tail",
     "log_e_value",
     "required_triggers",
@@ -274,6 +275,28 @@ def calibration_error(models: int) -> float:
     if models < 1:
         raise BadInput(f"a null is calibrated on at least one innocent model, got {models}")
     return (1 + 1 / MISSED) / (models + 1)
+
+
+def innocents_needed(alpha: float, commitments: int = 1) -> int:
+    """The fewest innocent models M with which a claim can be accepted at `alpha`, shared among J commitments.
+
+    Each of them has alpha / J (Bonferroni), which 1.1 / (M + 1) has to leave room below: M > 1.1 J / alpha - 1. So any
+    of J claims is accepted of an innocent suspect with a probability of at most J alpha / J, however they hang together
+    (Boole's inequality; Dunn 1961, Journal of the American Statistical Association 56(293), 52-64).
+
+    >>> innocents_needed(0.05), innocents_needed(0.05, commitments=40)
+    (22, 880)
+
+    Raises:
+        BadInput: alpha outside (0, 1), or no commitment.
+    """
+    share = probability("alpha", alpha) / whole("commitments", commitments, low=1)
+    models = max(1, math.floor((1 + 1 / MISSED) / share))
+    while models > 1 and calibration_error(models - 1) < share:
+        models -= 1
+    while calibration_error(models) >= share:
+        models += 1
+    return models
 
 
 def calibrated_rate(matches: Sequence[int], n: int) -> float:

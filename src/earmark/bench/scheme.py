@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from earmark.core import Images
 from earmark.embed import METHODS, method
 from earmark.errors import BadInput, unknown_name
-from earmark.marks import MINTS
+from earmark.marks import MINTS, Unrelated
 from earmark.schemes import SCHEMES, Scheme
 from earmark.training import Settings
 
-__all__ = ["bare_schemes", "named_scheme", "scheme_parts", "scheme_settings"]
+__all__ = ["UNRELATED", "bare_schemes", "named_scheme", "scheme_parts", "scheme_settings"]
 
 TRAINING = tuple(field.name for field in fields(Settings))
+UNRELATED = "zhang-unrelated"
+"""The scheme that takes images of another data set."""
 CHOICES = ("mint", "method")
 """Settings that name another mint of `marks.MINTS` and another embedding of `embed.METHODS`."""
 
@@ -29,11 +32,12 @@ def _required(make: Any) -> list[str]:
     return [name for name, one in inspect.signature(make).parameters.items() if one.default is one.empty]
 
 
-def named_scheme(name: str, **settings: Any) -> Scheme[Any]:
+def named_scheme(name: str, *, others: Images | None = None, **settings: Any) -> Scheme[Any]:
     """The scheme that a claim calls `name`, with its defaults but for `settings`.
 
     A setting is one of the mint's, of the embedding's, or of its training run's; `mint` names another mint, `method`
-    another embedding, whose own weights (alpha, beta, ...) are settings then.
+    another embedding, whose own weights (alpha, beta, ...) are settings then. `others` are images of another
+    data set, which `zhang-unrelated` picks its triggers from, and no other scheme.
 
     Raises:
         BadInput: an unknown scheme or setting, with the nearest known one, or a value that is refused; or a scheme
@@ -44,7 +48,9 @@ def named_scheme(name: str, **settings: Any) -> Scheme[Any]:
     """
     if name not in SCHEMES:
         raise unknown_name("scheme", name, SCHEMES)
-    if lacking := _required(SCHEMES[name]):
+    if name == UNRELATED and others is None:
+        raise BadInput(f"{name} picks its triggers from another data set; name one with --others, or give others=")
+    if name != UNRELATED and (lacking := _required(SCHEMES[name])):
         raise BadInput(
             f"{name} needs {', '.join(lacking)} with something of the owner's in it (other images, trained "
             "autoencoders); build it in Python and give it to a Grid"
@@ -54,7 +60,7 @@ def named_scheme(name: str, **settings: Any) -> Scheme[Any]:
         if setting not in known:
             raise unknown_name(f"setting of {name}", setting, known)
     given = {setting: value for setting, value in settings.items() if setting not in CHOICES}
-    mint, embed, weights = scheme_parts(name, settings)
+    mint, embed, weights = scheme_parts(name, settings, others)
     own = {setting: given.pop(setting) for setting in list(given) if setting in _names(mint)}
     given = {setting: value for setting, value in given.items() if setting not in weights}
     changed = {setting: tuple(value) if isinstance(value, list) else value for setting, value in given.items()}
@@ -70,9 +76,11 @@ def scheme_settings(name: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {**dict.fromkeys(CHOICES), **run, **own, **weights, **{one: getattr(mint, one) for one in _names(mint)}}
 
 
-def scheme_parts(name: str, settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+def scheme_parts(
+    name: str, settings: Mapping[str, Any], others: Images | None = None
+) -> tuple[Any, Any, dict[str, Any]]:
     """Mint and embedding, and the weights of a method that was named."""
-    plain = SCHEMES[name]()
+    plain = SCHEMES[name](Unrelated(source=others)) if name == UNRELATED else SCHEMES[name]()
     mint, embed, weights = plain.mint, plain.embed, dict[str, Any]()
     if (kind := settings.get("mint")) is not None:
         if kind not in MINTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +13,12 @@ import torch
 from earmark.core import Data, Images, rng
 from earmark.data import digits, folder, idx, resized
 from earmark.errors import BadInput
+from earmark.marks.triggers.font import GLYPHS
 
-__all__ = ["Source", "located", "open_images", "reduced"]
+__all__ = ["LETTERS", "Source", "letters", "located", "open_images", "other_images", "reduced"]
 
+LETTERS = "letters"
+SHADES = (255, 191, 127)
 IDX = ("mnist", "fashion-mnist")
 LOSSLESS = ("cifar10", "cifar100")
 """Sets whose originals are no JPEG files."""
@@ -75,6 +79,30 @@ def open_images(name: str, root: Path | None) -> Source:
     if held in LOSSLESS and next(path.rglob("*.jp*g"), None):
         notes.append(f"{held} is read from JPEG files, a little noisier than the original.")
     return Source(folder(path), held, notes)
+
+
+def letters() -> Images:
+    """The capital letters of the library's own bitmap font, which show no digit: 624 images of 8 x 8, 26 classes.
+
+    Each letter (5 x 7 pixels) stands at each of the eight places that it has room for, in three shades on black.
+
+    >>> letters()
+    Images('letters', 624 of 1x8x8, 26 classes)
+    """
+    images, labels = [], []
+    for label, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ"):
+        ink = torch.from_numpy(GLYPHS[letter]).to(torch.uint8)
+        for top, left, shade in itertools.product(range(2), range(4), SHADES):
+            image = torch.zeros(1, 8, 8, dtype=torch.uint8)
+            image[0, top : top + ink.shape[0], left : left + ink.shape[1]] = ink * shade
+            images.append(image)
+            labels.append(label)
+    return Images(torch.stack(images), torch.tensor(labels), 26, LETTERS)
+
+
+def other_images(name: str, root: Path | None = None) -> Images:
+    """Images of another data set than the task's: `letters`, or the training images of what `open_images` knows."""
+    return letters() if name == LETTERS else open_images(name, root).data.train
 
 
 def reduced(data: Data, images: int | None, test: int | None, size: tuple[int, int] | None, seed: int) -> Data:

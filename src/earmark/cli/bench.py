@@ -54,6 +54,10 @@ def bench(
         list[str] | None,
         typer.Option("--sweep", metavar="ATTACK.SETTING=V,W", help="An attack at several strengths; may be repeated."),
     ] = None,
+    others: Annotated[
+        str | None,
+        typer.Option("--others", metavar="SOURCE", help="Other data, for zhang-unrelated: letters, or as --data."),
+    ] = None,
     aside: Annotated[
         int, typer.Option("--aside", metavar="N", min=0, help="Training images that only the thief has; 0: all shared.")
     ] = 0,
@@ -81,7 +85,7 @@ def bench(
     and the grid goes on. Keys are throw-away and follow from the seeds.
     """
     asked = (schemes, attacks, preset, data, model, model_set or [], sets or [], sweep or [], seeds, aside, augment)
-    grid = grid_of(Asked(*asked, alpha))
+    grid = grid_of(Asked(*asked, alpha, others))
     new_folder(out)
     with _watching(len(list(grid.cells()))) as watch:
         cells = run(grid, out, workers=workers, engine=engine, threads=threads, again=again, watch=watch)

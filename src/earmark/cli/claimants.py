@@ -50,11 +50,12 @@ class Brought:
         shown: Exhibit,
         dated_by: str | None = None,
         draw: Draw | None = None,
+        commitments: int = 1,
     ) -> Case:
         """The claimant's case; files that could not be read go in as they are, for the judge to reject."""
         claim, evidence = self.claim or self.claim_file, self.evidence or self.evidence_folder
         released = (shown.model, owner, shown.digest, shown.fault)
-        return Case(name, claim, evidence, committed_before, *released, dated_by, draw)
+        return Case(name, claim, evidence, committed_before, *released, dated_by, draw, commitments)
 
 
 @final

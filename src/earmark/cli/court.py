@@ -20,7 +20,7 @@ from earmark.cli.secrets import Minted
 from earmark.cli.suspects import Approach
 from earmark.cli.timestamps import dated_by, moment, times_of
 from earmark.core import Verdict
-from earmark.errors import BadInput
+from earmark.errors import BadInput, whole
 from earmark.evidence import Claim, arbitrate
 from earmark.evidence.judge import is_earlier, require_drawn
 from earmark.evidence.kinds import Suspect, kind_of
@@ -99,7 +99,7 @@ def verify(
         else:
             accused = network(model, Path(suspect), model_set, task)
         if others and kind.calibrated is not None:
-            verdict = kind.calibrated(accused, minted.mark, alpha, 0, others)
+            verdict = kind.calibrated(accused, minted.mark, alpha, 0, others, 1)
         else:
             verdict = test(accused, minted.mark, alpha, 0)
     show(as_json, {"suspect": spoken(suspect), "claimant": minted.name, **verdict.to_dict()}, str(verdict))
@@ -162,6 +162,14 @@ def judge(
     alpha: options.Alpha = 1e-6,
     sequential: Sequential = False,
     innocent: Innocents = None,
+    commitments: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--commitments",
+            metavar="J",
+            help="How many commitments a claimant had made that he could have shown, with this one; once per claim.",
+        ),
+    ] = None,
     model: options.ModelName = "plain",
     model_set: options.ModelArguments = None,
     force: options.Force = False,
@@ -177,19 +185,20 @@ def judge(
 
     The steps are signature, commitment, minting, time, and the suspect. p is multiplied by 2^64 for the keys that may
     have been tried in secret, whatever the times. With several claims, the options --evidence, --released,
-    --released-model and --committed-before go with them in their order, and --released lets the judge see whose mark
-    was there first; a file that is not the committed model does not count, and the verdict says so. With --released,
-    --committed-before and --known-since, passports are also found in a suspect whose channels were flipped, moved,
-    scaled, folded or padded: they are matched to those of the released model. A claimant whose files are broken is
-    rejected, and the others are ruled on. --evidence may be a slice of it (`earmark open`): with the --nonce and
+    --released-model, --committed-before and --commitments go with them in their order, and --released lets the judge
+    see whose mark was there first; a file that is not the committed model does not count, and the verdict says so. With
+    --released, --committed-before and --known-since, passports are also found in a suspect whose channels were flipped,
+    moved, scaled, folded or padded: they are matched to those of the released model. A claimant whose files are broken
+    is rejected, and the others are ruled on. --evidence may be a slice of it (`earmark open`): with the --nonce and
     --count that the judge drew, p counts what was opened, and without them it is multiplied as though the claimant had
     chosen the trials. --sequential keeps the error probability and needs a mark of more triggers. --innocent, with both
     times, gives marks without a null one that is calibrated, for an --alpha (and the claim's own) above 1.1 / (M + 1)
-    for M models. --ruling writes a page for people, with the opened triggers in it. Ends with the status of the first
-    claim: 0 accepted, 1 rejected, 3 inconclusive, 2 broken files.
+    for M models; with --commitments J, p has to fall to alpha / J, and J times as many models are needed. --ruling
+    writes a page for people, with the opened triggers in it. Ends with the status of the first claim: 0
+    accepted, 1 rejected, 3 inconclusive, 2 broken files.
     """
     of = {"evidence": evidence, "released": released, "released_model": released_model}
-    _same_number(claim, **of, committed_before=committed_before, nonce=nonce, count=count)
+    _same_number(claim, **of, committed_before=committed_before, nonce=nonce, count=count, commitments=commitments)
     shown = [None if name == "-" else Path(name) for name in released or ["-"] * len(claim)]
     check_there(*shown, *(innocent or ()), *(path for path in (*claim, *evidence) if len(claim) > 1))
     found, builder = brought(claim, evidence), Builder(model, model_set)
@@ -199,7 +208,8 @@ def judge(
     sources, draws = [dated_by(tsa_root)] * len(found), draws_of(len(found), nonce, count)
     if len(found) == 1 and found[0].evidence is not None:
         require_drawn(found[0].evidence, draws[0])
-    facts = zip(names_of(found), times, expected, exhibits, sources, draws, strict=True)
+    made = [whole("--commitments", number, low=1) for number in commitments or [1] * len(found)]
+    facts = zip(names_of(found), times, expected, exhibits, sources, draws, made, strict=True)
     cases = [each.case(*known) for each, known in zip(found, facts, strict=True)]
     since = None if known_since is None else moment(known_since)
     page = None if ruling is None else new_file(ruling, force)

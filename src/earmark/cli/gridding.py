@@ -23,10 +23,11 @@ from earmark.bench import (
     read_preset,
 )
 from earmark.bench.attack import maker_of
-from earmark.bench.scheme import CHOICES, scheme_parts
+from earmark.bench.scheme import CHOICES, UNRELATED, scheme_parts
+from earmark.bench.sources import LETTERS, letters, other_images
 from earmark.cli.networks import NETWORKS, check_name, fitting
 from earmark.cli.settings import Form, pairs, value_of
-from earmark.core import Data, rng
+from earmark.core import Data, Images, rng
 from earmark.data import CropFlip, open_data
 from earmark.embed import METHODS
 from earmark.errors import BadInput, unknown_name
@@ -40,8 +41,8 @@ __all__ = ["ALL", "Asked", "grid_of"]
 ALL = "all"
 HOST_NAME = "host"
 STRUCTURE = (
-    "augment", "checkpoint", "masking", "measures", "name", "on_history", "public", "refinement", "settings", "start",
-    "terms", "trainable", "triggers", "views",
+    "augment", "checkpoint", "masking", "measures", "name", "on_history", "public", "refinement", "settings", "source",
+    "start", "terms", "trainable", "triggers", "views",
 )  # fmt: skip
 """Fields of an embedding that are no settings."""
 
@@ -63,6 +64,7 @@ class Asked:
     aside: int
     augment: bool
     alpha: float
+    others: str | None = None
 
 
 def grid_of(asked: Asked) -> Grid:
@@ -80,6 +82,7 @@ def grid_of(asked: Asked) -> Grid:
     settings, sweeps = _by_owner(asked.sets, "--set"), _by_owner(asked.sweeps, "--sweep")
     _check_owners(settings, [HOST_NAME, *schemes, *attacks], "--set")
     _check_owners(sweeps, attacks, "--sweep")
+    others = _others(asked, preset) if UNRELATED in schemes else None
     source = partial(open_data, asked.data) if asked.data is not None else partial(read_preset, name or "")
     build = _building(asked, preset, source())
     usual = preset.host if preset else HOST
@@ -87,7 +90,7 @@ def grid_of(asked: Asked) -> Grid:
     return Grid(
         data=source,
         build=build,
-        schemes={one: _scheme(one, settings.get(one, []), preset) for one in schemes},
+        schemes={one: _scheme(one, settings.get(one, []), preset, others) for one in schemes},
         attacks={label: made for one in attacks for label, made in _columns(one, settings, sweeps, preset).items()},
         seeds=range(asked.seeds),
         host=host,
@@ -146,15 +149,26 @@ def _building(asked: Asked, preset: Preset | None, data: Data) -> Callable[[], n
     return build
 
 
-def _scheme(name: str, texts: Sequence[str], preset: Preset | None) -> Scheme[Any]:
+def _others(asked: Asked, preset: Preset | None) -> Images | None:
+    """The images of another data set that are asked for, or else the preset's."""
+    if asked.others is not None:
+        return letters() if asked.others == LETTERS else open_data(asked.others).train
+    return None if preset is None or preset.others is None else other_images(preset.others)
+
+
+def _scheme(name: str, texts: Sequence[str], preset: Preset | None, others: Images | None) -> Scheme[Any]:
     chosen = {key: value for key, value in pairs(texts).items() if key in CHOICES}
     usual = {} if preset is None or chosen else preset.schemes.get(name, {})
-    mint, embed, _ = scheme_parts(name, chosen or usual)
+    mint, embed, _ = scheme_parts(name, chosen or usual, others)
     how = str((chosen or usual).get("method", ""))
     makers: tuple[Callable[..., Any], ...] = (type(mint), type(embed), Settings, *([METHODS[how]] if how else []))
     form = Form.of(f"settings of {name}", *makers, without=STRUCTURE)
     types = {**form.types, **dict.fromkeys(CHOICES, str)}
-    made: Scheme[Any] = Form(form.what, types).fill(texts, lambda **values: named_scheme(name, **{**usual, **values}))
+
+    def build(**values: Any) -> Scheme[Any]:
+        return named_scheme(name, others=others, **{**usual, **values})
+
+    made: Scheme[Any] = Form(form.what, types).fill(texts, build)
     return made
 
 

@@ -23,7 +23,10 @@ __all__ = ["Case", "Outcome", "arbitrate"]
 
 OVERWRITING, TIME, NOTHING = "which mark is in which model", "time", "nothing: the facts leave it open"
 FOUND = {True: "found", False: "not found", None: "cannot be told: no model that answers was shown"}
-NO_NULL = "cannot be told: the mark has no null of its own, and the models shown are not asked beside innocent ones"
+NO_NULL = (
+    "cannot be told: the mark has no null of its own, and none is calibrated on innocent models, because its "
+    "commitment is not known to be earlier than the other's"
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Case:
         released_fault: why what the claimant shows makes no model that the judge can ask; it counts as not shown.
         dated_by: the source of `committed_before`, in words.
         draw: the nonce and the number of trials that the judge asked this claimant to open.
+        commitments: how many commitments he had made that he could have brought, as in `judge`, those of other cases in
+            his name counted in.
     """
 
     claimant: str
@@ -56,6 +61,7 @@ class Case:
     released_fault: str | None = None
     dated_by: str | None = None
     draw: Draw | None = None
+    commitments: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ def arbitrate(
         alpha: as in `judge`.
         suspect_known_since: as in `judge`.
         sequential: as in `judge`, for the suspect; the models that claimants show are asked every trigger.
-        innocents: as in `judge`, for the suspect alone.
+        innocents: as in `judge`, for the suspect; a mark whose null has no basis is also looked for beside them in the
+            model that a rival committed to, where its own commitment is known to be the earlier one.
 
     Returns:
         One outcome per case, in their order.
@@ -126,7 +133,7 @@ def arbitrate(
         raise BadInput("expected at least one case and a name of its own for each claimant")
     probability("alpha", alpha)
     heard = [_heard(case, suspect, alpha, suspect_known_since, sequential, innocents) for case in cases]
-    return [each if isinstance(each, Outcome) else _decided(each, heard) for each in heard]
+    return [each if isinstance(each, Outcome) else _decided(each, heard, innocents) for each in heard]
 
 
 def _heard(
@@ -161,6 +168,7 @@ def _heard(
         released=released,
         released_digest=case.released_digest,
         innocents=innocents,
+        commitments=case.commitments,
     )
     return _Party(case.claimant, claim, opened, case.committed_before, released, _told(alone, case, released))
 
@@ -186,8 +194,9 @@ def _told(verdict: Verdict, case: Case, released: nn.Module | None) -> Verdict:
     return replace(verdict, reason=reason, details={**verdict.details, "released": word})
 
 
-def _decided(party: _Party, heard: Sequence[_Party | Outcome]) -> Outcome:
-    return Outcome(party.claimant, _rule(party, heard) if party.alone.accepted else party.alone, party.alone)
+def _decided(party: _Party, heard: Sequence[_Party | Outcome], innocents: Sequence[Suspect]) -> Outcome:
+    verdict = _rule(party, heard, innocents) if party.alone.accepted else party.alone
+    return Outcome(party.claimant, verdict, party.alone)
 
 
 @dataclass(frozen=True)
@@ -200,11 +209,11 @@ class _Weighed:
     facts: Mapping[str, Any]
 
 
-def _rule(party: _Party, heard: Sequence[_Party | Outcome]) -> Verdict:
+def _rule(party: _Party, heard: Sequence[_Party | Outcome], innocents: Sequence[Suspect]) -> Verdict:
     own = party.claim.public_key
     others = [each for each in heard if isinstance(each, Outcome) or each.claim.public_key != own]
     rivals = [each for each in others if isinstance(each, _Party) and each.alone.accepted]
-    found = {rival.claimant: _earlier(party, rival) for rival in rivals}
+    found = {rival.claimant: _earlier(party, rival, innocents) for rival in rivals}
     fallen = {each.claimant: _fell(each) for each in others if not each.alone.accepted}
     outcomes = [weighed.first for weighed in found.values()]
     accepted = False if False in outcomes else None if None in outcomes else True
@@ -223,9 +232,9 @@ def _fell(rival: _Party | Outcome) -> str:
     return f"the claim of {rival.claimant} is {rival.alone.word} by itself, at the step {rival.alone.details['step']!r}"
 
 
-def _earlier(a: _Party, b: _Party) -> _Weighed:
+def _earlier(a: _Party, b: _Party, innocents: Sequence[Suspect]) -> _Weighed:
     """Whether `a` was before `b`, and why."""
-    a_in_b, b_in_a = _carried(a, b), _carried(b, a)
+    a_in_b, b_in_a = _carried(a, b, innocents), _carried(b, a, innocents)
     facts = {
         "minted_again": "both marks, each from its opened key",
         "own_mark_in_the_others_model": _found(a, b, a_in_b),
@@ -257,8 +266,8 @@ def _first(a: _Party, b: _Party, a_in_b: bool | None, b_in_a: bool | None) -> tu
         if _without_null(second, first):
             why = (
                 f"{first.claimant} has the earlier commitment, but whether its model carries {second.claimant}'s mark "
+                "cannot be told, since that mark has no null of its own"
             )
-            why += "cannot be told, since that mark has no null of its own"
         return None, NOTHING, why
     return first is a, TIME, f"{first.claimant} has the earlier trusted commitment"
 
@@ -269,20 +278,24 @@ def _found(owner: _Party, other: _Party, carried: bool | None) -> str:
 
 def _without_null(owner: _Party, other: _Party) -> bool:
     """Whether it is the owner's mark and not a missing model that leaves open if the other's model carries it."""
-    return other.released is not None and owner.opened.mark.null.basis == "none"
+    return other.released is not None and owner.opened.mark.null.basis == "none" and not _dated_before(owner, other)
 
 
-def _carried(owner: _Party, other: _Party) -> bool | None:
+def _dated_before(owner: _Party, other: _Party) -> bool:
+    mine, theirs = owner.committed_before, other.committed_before
+    return mine is not None and theirs is not None and mine < theirs
+
+
+def _carried(owner: _Party, other: _Party, innocents: Sequence[Suspect]) -> bool | None:
     """Whether `owner`'s mark is in the model that `other` committed to; None where that model does not show it.
 
     A model that leaves triggers unanswered is no proof that it does not carry the mark. The owner's own release is
-    compared with only where his commitment is known to be the earlier one, as in `judge`.
+    compared with, and innocent models are asked, only where his commitment is known to be the earlier one, as in
+    `judge`. What he has to keep to is the limit of his own verdict, his commitments' share of it already.
     """
     if other.released is None:
         return None
-    mark, times = owner.opened.mark, (owner.committed_before, other.committed_before)
-    earlier = times[0] is not None and times[1] is not None and times[0] < times[1]
-    beside = owner.released if earlier else None
-    bits = owner.alone.details["grinding_bits"]
-    verdict = asked(mark, other.released, owner.alone.alpha, beside, bits=bits)
+    mark, told, earlier = owner.opened.mark, owner.alone, _dated_before(owner, other)
+    beside, others = (owner.released, innocents) if earlier else (None, ())
+    verdict = asked(mark, other.released, told.alpha, beside, innocents=others, bits=told.details["grinding_bits"])
     return None if verdict.details["unanswered"] and not verdict.accepted else verdict.accepted

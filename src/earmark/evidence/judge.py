@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from earmark.core import Mark, Verdict
-from earmark.errors import BadInput, probability
+from earmark.errors import BadInput, probability, whole
 from earmark.evidence.bundle import Bundle
 from earmark.evidence.claim import Claim, facts_of, rfc3339
 from earmark.evidence.kinds import Suspect, kind_of, parameters_of
@@ -46,6 +46,7 @@ def judge(
     released: nn.Module | None = None,
     released_digest: str | None = None,
     innocents: Sequence[Suspect] = (),
+    commitments: int = 1,
 ) -> Verdict:
     """Rule on one claim against one suspect.
 
@@ -94,8 +95,12 @@ def judge(
             is known to be no later than the suspect: whoever knows the suspect can choose carriers that it answers as
             he likes and other models do not. `details["calibration"]` says whether that was done. No alpha of
             1.1 / (M + 1) or less can be held to with M of them. The claimant must have known none of them when he
-            committed, and p is for one commitment: of J early ones, the one that fits an innocent suspect by chance is
-            found up to J times as often, so a judge who cannot rule out others allows alpha / J.
+            committed.
+        commitments: J, how many commitments the claimant had made by then that he could have presented, this one
+            counted in. p of a calibrated null is for one; of J, the one that fits an innocent suspect by chance is
+            found up to J times as often, so alpha / J is what p must fall to, and `stats.innocents_needed(alpha, J)`
+            models are needed. An exact null is multiplied by 2^64 in any case, which pays for 2^64 keys in however
+            many commitments, and keeps its alpha. `details["commitments"]` tells J.
 
     Raises:
         Tampered: a file is not as it was written; the message names it.
@@ -110,12 +115,14 @@ def judge(
             f"expected a suspect to ask, a module or a function, got {type(suspect).__name__}; load the file"
         )
     probability("alpha", alpha)
+    whole("commitments", commitments, low=1)
     if owner_public is not None and len(owner_public) != 32:
         raise BadInput(f"owner_public: expected the 32 bytes of an Ed25519 public key, got {len(owner_public)}")
     require_drawn(opened, draw)
     alpha, facts = min(alpha, claim.parameters.alpha), _facts(claim, committed_before, dated_by, suspect_known_since)
     if isinstance(opened, Slice):
         facts |= slice_facts(opened, draw)
+    facts["commitments"] = commitments
     for step, fault in _faults(claim, opened, draw, owner_public, committed_before):
         if fault is not None:
             facts["step"] = step
@@ -129,7 +136,7 @@ def judge(
         done = "on innocent models" if dated else UNDATED
         facts["calibration"] = "none, as the null is exact" if opened.mark.null.basis == "exact" else done
     beside, others = (released, innocents) if dated else (None, ())
-    verdict = asked(opened.mark, suspect, alpha, beside, sequential, others, facts["grinding_bits"])
+    verdict = asked(opened.mark, suspect, alpha, beside, sequential, others, facts["grinding_bits"], commitments)
     reason = verdict.reason
     if isinstance(opened, Slice) and draw is None and not verdict.accepted:
         reason += f"; p counts the choice of the trials as the claimant's own, {UNDRAWN}"
@@ -144,11 +151,12 @@ def asked(
     sequential: bool = False,
     innocents: Sequence[Suspect] = (),
     bits: int = GRINDING_BITS,
+    commitments: int = 1,
 ) -> Verdict:
     """The verdict of the test that belongs to a mark, beside the claimant's release or innocent models if given."""
     kind = kind_of(mark)
     if innocents and mark.null.basis == "none" and kind.calibrated is not None:
-        return kind.calibrated(suspect, mark, alpha, bits, innocents)
+        return kind.calibrated(suspect, mark, alpha, bits, innocents, commitments)
     if released is not None and kind.compared is not None:
         return kind.compared(suspect, mark, alpha, bits, released)
     return (kind.sequential if sequential else kind.test)(suspect, mark, alpha, bits)

@@ -37,9 +37,9 @@ class Kind:
         compared: the same question, asked with the model that the claimant released beside the suspect; None where that
             tells nothing more. It finds what the claimant's release and the suspect have in common, whoever made it, so
             it may be asked only where the claim is known to be the older.
-        calibrated: the same question, asked of innocent models as well, for marks whose null has no basis; None where
-            every null is exact. It supposes that whoever made the mark knew none of the models, so it may be asked only
-            where the claim is known to be the older.
+        calibrated: the same question, asked of innocent models as well, for marks whose null has no basis, with the
+            number of commitments that share alpha; None where every null is exact. It supposes that whoever made the
+            mark knew none of the models, so it may be asked only where the claim is known to be the older.
     """
 
     facts: Callable[[Any], Mapping[str, Any]]
@@ -47,7 +47,7 @@ class Kind:
     test: Test
     sequential: Test
     compared: Callable[[Suspect, Any, float, int, nn.Module], Verdict] | None = None
-    calibrated: Callable[[Suspect, Any, float, int, Sequence[Suspect]], Verdict] | None = None
+    calibrated: Callable[[Suspect, Any, float, int, Sequence[Suspect], int], Verdict] | None = None
 
 
 def _trigger_facts(mark: TriggerSet) -> Mapping[str, Any]:
@@ -63,9 +63,10 @@ def _test_triggers_in_turn(suspect: Suspect, mark: TriggerSet, alpha: float, gri
 
 
 def _calibrate_triggers(
-    suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int, innocents: Sequence[Suspect]
+    suspect: Suspect, mark: TriggerSet, alpha: float, grinding_bits: int, innocents: Sequence[Suspect], commitments: int
 ) -> Verdict:
-    return CalibratedTriggerTest(innocents, alpha=alpha, grinding_bits=grinding_bits)(suspect, mark)
+    test = CalibratedTriggerTest(innocents, alpha=alpha, grinding_bits=grinding_bits, commitments=commitments)
+    return test(suspect, mark)
 
 
 def _passport_facts(mark: Passports) -> Mapping[str, Any]:

@@ -179,6 +179,7 @@ def _chance(verdict: Verdict) -> Iterator[str]:
             f"Of this number {error:.3g} stands for the next innocent model's being unlike all that were asked. That "
             "part is for one commitment: who has made several and shows the one that fits has as many chances."
         )
+        yield _shared(verdict)
     if bits and error is not None:
         yield (
             f"The rest is already multiplied by 2 to the power of {bits}, for keys that the claimant may have tried."
@@ -192,6 +193,16 @@ def _chance(verdict: Verdict) -> Iterator[str]:
     crossed = "It lies below" if verdict.log10_p <= math.log10(verdict.alpha) else "It does not lie below"
     yield f"{crossed} the limit of {limit}, to which the claim is held."
     yield verdict.null.words
+
+
+def _shared(verdict: Verdict) -> str:
+    made, alpha = verdict.details.get("commitments", 1), verdict.details.get("alpha_of_all", verdict.alpha)
+    if made == 1:
+        return "The judge was told of no other commitment that could have been shown instead."
+    return (
+        f"The judge was told of {made} commitments that could have been shown. Each may err with "
+        f"{alpha:g} / {made} (Bonferroni), so that together they err no more often than with {alpha:g}."
+    )
 
 
 def chance_in_words(log10_p: float) -> str:
@@ -253,7 +264,8 @@ def _doubts(verdict: Verdict, heard: bool) -> Iterator[str]:
     if "calibration_error" in told:
         yield (
             "The claimant may have known the innocent models, or may have committed to other marks as well and shown "
-            "the one that fits this suspect. The probability pays for neither: ask how many claims there are."
+            "the one that fits this suspect. The probability pays for neither, and the limit for no more than the "
+            f"{_told(told)} that the judge was told of: ask how many claims there are."
         )
     yield "The model that was tested may not be the model in dispute. Its digest is given below, where it had one."
     yield "Who stands behind the public key has to be shown by other means, and so does who trained the model."
@@ -262,9 +274,16 @@ def _doubts(verdict: Verdict, heard: bool) -> Iterator[str]:
         yield "Somebody else may have marked the model first. A ruling between several claims needs all of them."
 
 
+def _told(told: Mapping[str, Any]) -> str:
+    made = told.get("commitments", 1)
+    return "one commitment" if made == 1 else f"{made} commitments"
+
+
 def _check(verdict: Verdict, claim: Claim | None, evidence_digest: str) -> Iterator[tuple[str, str]]:
     yield "The step that decided", STEPS.get(str(verdict.details["step"]), str(verdict.details["step"]))
     yield "Limit (alpha)", f"{verdict.alpha:g}"
+    if "commitments" in verdict.details:
+        yield "Commitments that could have been shown", str(verdict.details["commitments"])
     if verdict.log10_p is not None:
         yield "log10 of the probability p", f"{verdict.log10_p:.4f}"
     if claim is not None:

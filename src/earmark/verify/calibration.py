@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import final
+from typing import Any, final
 
 from torch import nn
 
 from earmark import stats
 from earmark.core import Null, Query, Verdict
-from earmark.errors import BadInput
+from earmark.errors import BadInput, whole
 from earmark.files import model_digest
 from earmark.marks import TriggerSet
 from earmark.verify.answers import Asking
@@ -99,9 +99,12 @@ class CalibratedTriggerTest:
 
     That is the probability for *one* mark, fixed before the suspect is known. 2^g pays for keys in the first term
     alone: whoever has committed to J marks early and shows the one that an innocent suspect answers best errs up to
-    J times 1.1 / (M + 1), however many keys p is multiplied for. Where there may be J commitments, take alpha / J.
+    J times 1.1 / (M + 1), however many keys p is multiplied for. `commitments` says how many there were that could have
+    been shown. Then p has to fall to alpha / J (Bonferroni; Dunn 1961, Journal of the American Statistical Association
+    56(293), 52-64), which is the `alpha` of the verdict: that any of the J is accepted has probability at most alpha,
+    however they hang together. It takes `stats.innocents_needed(alpha, J)` models, J times as many.
 
-    Marks with an exact null need no calibration, and go to `TriggerTest`.
+    Marks with an exact null need no calibration, and go to `TriggerTest`, at alpha / J as well.
 
     The verdict:
         accepted True: p <= alpha.
@@ -110,16 +113,19 @@ class CalibratedTriggerTest:
             few, that even n matches would not be enough.
 
     `details` holds what `TriggerTest` tells, computed at the rate (`log10_p_before_grinding`, `critical_count`), and
-    `innocents` (M), `innocent_matches` (the most of any), `calibration_error` (the second term).
+    `innocents` (M), `innocent_matches` (the most of any), `calibration_error` (the second term), `commitments` (J),
+    `alpha_of_all` (alpha before it was shared) and `innocents_needed`.
 
     Attributes:
         innocents: the models, asked anew for each mark.
-        alpha: the error probability to keep to.
+        alpha: the error probability to keep to, for all commitments together.
         grinding_bits: g, as in `TriggerTest`.
         batch_size: triggers per query.
+        commitments: J, how many marks whoever shows this one had committed to and could have shown instead, with it.
 
     Raises:
-        BadInput: alpha outside (0, 1), negative bits or a batch size below 1; on the call, as `innocent_matches`.
+        BadInput: alpha outside (0, 1), negative bits, a batch size below 1 or no commitment; on the call, as
+            `innocent_matches`.
         OSError, http.client.HTTPException, MemoryError, torch.OutOfMemoryError: as a model raised them.
     """
 
@@ -127,17 +133,24 @@ class CalibratedTriggerTest:
     alpha: float = 0.05
     grinding_bits: int = 0
     batch_size: int = 128
+    commitments: int = 1
 
     def __post_init__(self) -> None:
         check_settings(self.alpha, self.grinding_bits, self.batch_size)
+        whole("commitments", self.commitments, low=1)
+
+    @property
+    def share(self) -> float:
+        """What one commitment may err: alpha / J."""
+        return self.alpha / self.commitments
 
     def __call__(self, suspect: Query, mark: TriggerSet) -> Verdict:
         if mark.null.basis == "exact":
-            return TriggerTest(self.alpha, self.grinding_bits, self.batch_size)(suspect, mark)
+            return TriggerTest(self.share, self.grinding_bits, self.batch_size)(suspect, mark)
         matches = innocent_matches(mark, self.innocents, self.batch_size)
         error = stats.calibration_error(len(matches))
-        room = self.alpha - error
-        test = TriggerTest(room if room > 0 else self.alpha, self.grinding_bits, self.batch_size)
+        room = self.share - error
+        test = TriggerTest(room if room > 0 else self.share, self.grinding_bits, self.batch_size)
         at_rate = test(suspect, replace(mark, null=_null(mark, matches)))
         log10_p = min(0.0, math.log10(10.0 ** (at_rate.log10_p or 0.0) + error))
         accepted, reason = at_rate.accepted, at_rate.reason
@@ -149,14 +162,29 @@ class CalibratedTriggerTest:
         elif accepted and room <= 0:
             accepted, reason = None, f"{reason}; but {self._too_few(len(matches), error)}"
         if accepted:
-            log10_p = min(log10_p, math.log10(self.alpha))  # what is equal but for rounding
-        details = {"innocents": len(matches), "innocent_matches": max(matches), "calibration_error": error}
-        found = {**at_rate.details, **details}
-        return Verdict(accepted, at_rate.statistic, at_rate.n, at_rate.null, log10_p, self.alpha, reason, found)
+            log10_p = min(log10_p, math.log10(self.share))  # what is equal but for rounding
+        found = {**at_rate.details, **self._details(matches, error)}
+        return Verdict(accepted, at_rate.statistic, at_rate.n, at_rate.null, log10_p, self.share, reason, found)
+
+    def _details(self, matches: Sequence[int], error: float) -> dict[str, Any]:
+        return {
+            "innocents": len(matches),
+            "innocent_matches": max(matches),
+            "innocents_needed": stats.innocents_needed(self.alpha, self.commitments),
+            "calibration_error": error,
+            "commitments": self.commitments,
+            "alpha_of_all": self.alpha,
+        }
 
     def _too_few(self, models: int, error: float) -> str:
-        needed = math.floor((1 + 1 / stats.MISSED) / self.alpha)
+        limit = f"{self.alpha:g} is allowed"
+        if self.commitments > 1:
+            limit = (
+                f"{self.alpha:g} / {self.commitments} = {self.share:.3g} is allowed for each of {self.commitments} "
+                "commitments"
+            )
         return (
-            f"with {models} innocent models no error probability below {error:.3g} can be stated: ask {needed} or "
-            "more, or allow a larger alpha"
+            f"with {models} innocent models no error probability below {error:.3g} can be stated, and {limit}: "
+            f"{stats.innocents_needed(self.alpha, self.commitments)} innocent models are needed and {models} came; "
+            "bring more, or allow a larger alpha"
         )

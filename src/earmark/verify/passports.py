@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, final
@@ -11,7 +10,6 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from earmark import stats
 from earmark.core import Images, Null, Query, Verdict
 from earmark.errors import CannotCarry, number
 from earmark.layers import expose, protect
@@ -20,6 +18,7 @@ from earmark.models.modes import is_batchnorm
 from earmark.training import accuracy
 from earmark.verify.alignment import ALIGNED, align
 from earmark.verify.answers import NoAnswer, foreign
+from earmark.verify.bits import Count, count_bits, unread_bits
 from earmark.verify.triggers import check_settings
 
 __all__ = ["PassportTest", "PublishedPassportTest", "presented"]
@@ -103,45 +102,31 @@ class PassportTest:
         self, shown: Tensor, mark: Passports, fidelity: Mapping[str, Any] | None, null: Null | None = None
     ) -> Verdict:
         """The verdict on the bits (n,) that a suspect shows, 0 for none; of an aligned reading if a null is given."""
-        right = shown == mark.bits
-        n, matches, bits = len(mark), int(right.sum()), self.grinding_bits + (self.released is not None)
-        raw = stats.log_binomial_tail(matches, n, 0.5) / math.log(10)
-        log10_p = stats.grind_log10_p(raw, bits)
-        critical = stats.critical_count(n, 0.5, self.alpha, bits)
+        readings = 1 if self.released is None else 2
+        count = count_bits(shown, mark, self.alpha, self.grinding_bits, readings)
         details = {
-            "matches": matches,
-            "unanswered": 0,
-            "share": matches / n,
-            "layers": [float(layer.float().mean()) for layer in mark.split(right)],
-            "exact": matches == n,
-            "hamming": n - matches,
-            "critical_count": critical,
-            "grinding_bits": self.grinding_bits,
-            "log10_p_before_grinding": raw,
+            **count.details,
+            "layers": [float(layer.float().mean()) for layer in mark.split(shown == mark.bits)],
             "reading": "plain" if null is None else "aligned",
             "fidelity": fidelity,
         }
-        accepted, reason = self._ruled(matches, n, critical, log10_p, fidelity)
+        accepted, reason = self._ruled(count, fidelity)
         if null is not None:
             reason = f"with its channels matched to the released network's, {reason}"
-        return Verdict(accepted, matches, n, null or mark.null, log10_p, self.alpha, reason, details)
+        return Verdict(accepted, count.matches, count.n, null or mark.null, count.log10_p, self.alpha, reason, details)
 
-    def _ruled(
-        self, matches: int, n: int, critical: int, log10_p: float, fidelity: Mapping[str, Any] | None
-    ) -> tuple[bool | None, str]:
-        if critical > n:
-            return None, f"{n} bits are too few: even {n} right ones would not be enough; protect more layers"
-        enough = stats.accepts(log10_p, self.alpha)
-        reason = f"{matches} of {n} bits are the owner's where {critical} are {'enough' if enough else 'needed'}"
+    def _ruled(self, count: Count, fidelity: Mapping[str, Any] | None) -> tuple[bool | None, str]:
+        accepted, reason = count.ruled("protect more layers")
+        if accepted is None:
+            return None, reason
         if fidelity is None:
-            return (enough and not self.strict), reason + "; fidelity cannot be measured on this suspect"
+            return (accepted and not self.strict), reason + "; fidelity cannot be measured on this suspect"
         apart = f"accuracy {fidelity['private']:.1f} % with the passports and {fidelity['public']:.1f} % without"
         reason += f"; {apart}, {'within' if fidelity['holds'] else 'not within'} {fidelity['epsilon']:g} points"
-        return (enough and (fidelity["holds"] or not self.strict)), reason
+        return (accepted and (fidelity["holds"] or not self.strict)), reason
 
     def _unread(self, mark: Passports, why: str) -> Verdict:
-        details = {"matches": 0, "unanswered": len(mark), "grinding_bits": self.grinding_bits, "error": why}
-        return Verdict(False, 0, len(mark), mark.null, 0.0, self.alpha, f"no bit can be read: {why}", details)
+        return unread_bits(mark, why, self.alpha, self.grinding_bits)
 
 
 @final

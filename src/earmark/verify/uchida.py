@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import nn
 
-from earmark import stats
 from earmark.core import Query, Verdict
 from earmark.errors import CannotCarry
 from earmark.marks import Projection
 from earmark.verify.answers import NoAnswer, foreign
+from earmark.verify.bits import count_bits, unread_bits
 from earmark.verify.triggers import check_settings
 
 __all__ = ["ProjectionTest"]
@@ -65,26 +64,9 @@ class ProjectionTest:
 
     def judged(self, shown: torch.Tensor, mark: Projection) -> Verdict:
         """The verdict on the bits (T,) that a suspect shows, 0 for none."""
-        n, matches = len(mark), int((shown == mark.bits).sum())
-        raw = stats.log_binomial_tail(matches, n, 0.5) / math.log(10)
-        log10_p = stats.grind_log10_p(raw, self.grinding_bits)
-        critical = stats.critical_count(n, 0.5, self.alpha, self.grinding_bits)
-        details = {
-            "matches": matches,
-            "unanswered": 0,
-            "share": matches / n,
-            "exact": matches == n,
-            "hamming": n - matches,
-            "critical_count": critical,
-            "grinding_bits": self.grinding_bits,
-            "log10_p_before_grinding": raw,
-        }
-        accepted: bool | None = stats.accepts(log10_p, self.alpha)
-        reason = f"{matches} of {n} bits are the owner's where {critical} are {'enough' if accepted else 'needed'}"
-        if critical > n:
-            accepted, reason = None, f"{n} bits are too few: even {n} right ones would not be enough; mint more bits"
-        return Verdict(accepted, matches, n, mark.null, log10_p, self.alpha, reason, details)
+        count = count_bits(shown, mark, self.alpha, self.grinding_bits)
+        accepted, reason = count.ruled("mint more bits")
+        return Verdict(accepted, count.matches, count.n, mark.null, count.log10_p, self.alpha, reason, count.details)
 
     def _unread(self, mark: Projection, why: str) -> Verdict:
-        details = {"matches": 0, "unanswered": len(mark), "grinding_bits": self.grinding_bits, "error": why}
-        return Verdict(False, 0, len(mark), mark.null, 0.0, self.alpha, f"no bit can be read: {why}", details)
+        return unread_bits(mark, why, self.alpha, self.grinding_bits)

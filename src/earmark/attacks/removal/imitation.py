@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from earmark.attacks.removal.learning import run_of
 from earmark.core import Data, Images
 from earmark.errors import BadInput, whole
 from earmark.models import Reader, Reading, built, device_of, reinitialised
@@ -66,17 +67,7 @@ class Imitation(ABC):
 
     def training(self) -> Settings:
         """The settings of the training run."""
-        return Settings(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            triggers_per_batch=0,
-            lr=self.lr,
-            milestones=self.milestones,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            batchnorm="train",
-        )
+        return run_of(self)
 
     @abstractmethod
     def terms(self) -> tuple[Term, ...]:

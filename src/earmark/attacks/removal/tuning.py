@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from earmark.attacks.needs import Needs
+from earmark.attacks.removal.learning import run_of
 from earmark.attacks.removal.surgery import head_of
 from earmark.core import Data, Images
 from earmark.data import drawn
@@ -81,17 +82,7 @@ class Tuning(ABC):
 
     def training(self) -> Settings:
         """The settings of one trial."""
-        return Settings(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            triggers_per_batch=0,
-            lr=self.lr,
-            milestones=self.milestones,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            batchnorm=self.batchnorm,
-        )
+        return run_of(self, self.batchnorm)
 
     def __call__(self, model: nn.Module, data: Data, rng: torch.Generator) -> nn.Module:
         return deque(self.stages(model, data, rng), maxlen=1).pop()

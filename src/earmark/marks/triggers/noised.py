@@ -8,11 +8,11 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from earmark.core import Data, Images
-from earmark.errors import BadInput, number, whole
+from earmark.core import Images
+from earmark.errors import BadInput, number
 from earmark.keys import MarkKey
-from earmark.marks.triggers.base import TriggerMint
-from earmark.marks.triggers.carriers import classes_shown, pick, pixels_for
+from earmark.marks.triggers.carried import OnTrainingImages
+from earmark.marks.triggers.carriers import pixels_for
 from earmark.marks.triggers.labels import LabelPolicy, NotTrue
 
 __all__ = ["Noised"]
@@ -20,7 +20,7 @@ __all__ = ["Noised"]
 
 @final
 @dataclass(frozen=True)
-class Noised(TriggerMint):
+class Noised(OnTrainingImages):
     """Normal noise on training images, the "noise" marks of Zhang et al. 2018: clip(round(x + 255 std N(0, 1))).
 
     The paper adds it to images of one class and teaches one other class: `carrier_class=4, labels=OneClass(6)`, which
@@ -46,18 +46,6 @@ class Noised(TriggerMint):
         object.__setattr__(self, "std", float(number("noise std", self.std, 0.01, 10)))
         if not isinstance(self.shared, bool):
             raise BadInput(f"shared noise: expected True or False, got {self.shared!r:.80}")
-        if self.carrier_class is not None:
-            whole("carrier class", self.carrier_class, low=0)
-
-    @property
-    def has_carriers(self) -> bool:
-        return True
-
-    def draw(self, key: MarkKey, data: Data) -> Images:
-        return pick(key, data.train, self.count, self.carrier_class)
-
-    def true_labels(self, classes: int, carriers: Images | None) -> Tensor | None:
-        return None if carriers is None else classes_shown(carriers, classes)
 
     def paint(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
         channels, height, width = shape

@@ -7,11 +7,10 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from earmark.core import Data, Images
-from earmark.errors import whole
+from earmark.core import Images
 from earmark.keys import MarkKey
-from earmark.marks.triggers.base import TriggerMint
-from earmark.marks.triggers.carriers import classes_shown, pick, pixels_for
+from earmark.marks.triggers.carried import OnTrainingImages
+from earmark.marks.triggers.carriers import pixels_for
 from earmark.marks.triggers.labels import LabelPolicy, NotTrue
 
 __all__ = ["Relabelled"]
@@ -19,7 +18,7 @@ __all__ = ["Relabelled"]
 
 @final
 @dataclass(frozen=True)
-class Relabelled(TriggerMint):
+class Relabelled(OnTrainingImages):
     """Keyed picks of the training images, each with a label that it does not show: the key samples of Namba & Sakuma
     2019, which no filter for odd inputs can tell from others.
 
@@ -37,21 +36,6 @@ class Relabelled(TriggerMint):
     name: ClassVar[str] = "relabelled"
     labels: LabelPolicy = NotTrue()  # noqa: RUF009  (frozen)
     carrier_class: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.carrier_class is not None:
-            whole("carrier class", self.carrier_class, low=0)
-
-    @property
-    def has_carriers(self) -> bool:
-        return True
-
-    def draw(self, key: MarkKey, data: Data) -> Images:
-        return pick(key, data.train, self.count, self.carrier_class)
-
-    def true_labels(self, classes: int, carriers: Images | None) -> Tensor | None:
-        return None if carriers is None else classes_shown(carriers, classes)
 
     def paint(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
         return pixels_for(carriers, shape).clone()
