@@ -17,7 +17,7 @@ from earmark.errors import BadInput
 from earmark.keys import MarkKey
 from earmark.marks import TriggerSet
 from earmark.marks.triggers.trials import log_shares
-from earmark.suspects import ClassNames, Unreachable, open_suspect
+from earmark.suspects import ClassNames, Unreachable, open_suspect, spoken
 from earmark.suspects.pixels import Intake
 from earmark.verify import SequentialTriggerTest, TriggerTest
 
@@ -337,7 +337,10 @@ def test_the_sequential_test_asks_a_service_no_more_than_it_needs() -> None:
         ("http://host/x", {"form": "hf", "header": "a: b\r\n"}, "header: expected the name of a header"),
         ("http://me:pw@host/x", {"form": "hf"}, "a name or a password in it"),
         ("http:///x", {"form": "hf"}, "expected the http:// or https:// address"),
-        ("http://host:99999/x", {"form": "hf"}, "is no address of a service"),
+        ("http://host:99999/x?key=pw", {"form": "hf"}, "is no address of a service"),
+        ("http://me:pw/rd@host/x", {"form": "hf"}, "is no address of a service"),
+        ("http://me:pw@[::1/v2/models/x", {}, "is no address of a service"),
+        ("https:?key=pw", {"form": "hf"}, "expected the http:// or https:// address"),
         ("ftp:x", {}, "unknown kind of suspect 'ftp'"),
         ("onnx:nothing.onnx", {}, "nothing.onnx is not there"),
         ("onnx:nothing.onnx", {"form": "hf"}, "is no service, so it has no form"),
@@ -349,6 +352,12 @@ def test_wrong_settings_are_one_clear_error(text: str, how: dict[str, Any], word
     with pytest.raises(BadInput, match=words) as raised:
         open_suspect(text, MARK, **how)
     assert "pw" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["http://me:pw@host/x?key=pw", "http://me:pw/rd@host/x", "http://me:pw@[::1/x?key=pw"])
+def test_a_suspects_name_holds_no_password_whatever_the_address(url: str) -> None:
+    assert "pw" not in spoken(url)
+    assert spoken(url).endswith("/x")
 
 
 def test_a_model_that_is_not_there_is_an_error_and_not_a_verdict() -> None:

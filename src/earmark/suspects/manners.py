@@ -12,12 +12,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
-from urllib.parse import urlsplit
 
 from earmark.errors import BadInput, number, whole
 from earmark.suspects.answers import plain
 from earmark.suspects.reached import Unreachable, library
-from earmark.suspects.wire import Broken, Message, Reply, exchange, is_private, shown
+from earmark.suspects.wire import Broken, Message, Reply, exchange, host_of, is_private, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -163,7 +162,7 @@ class Line:
 
     def _let_in(self, reply: Reply) -> Reply:
         if 300 <= reply.status < 400:
-            host = plain(urlsplit(reply.location or "").netloc.split("@")[-1], 80) if reply.location else ""
+            host = host_of(reply.location or "")
             there = f" to {host}" if host else ""
             raise Unreachable(
                 f"{shown(self._url)} sends requests on{there}, and pixels go to nobody but the host that was named; "
