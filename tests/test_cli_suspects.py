@@ -254,6 +254,17 @@ def test_a_scan_finds_what_there_is_and_goes_on_where_it_was(folder: Path, tmp_p
     assert [row["log10_adjusted"] for row in again] == [row["log10_adjusted"] for row in rows]
 
 
+def test_what_cannot_be_read_costs_a_scan_its_own_pairs(folder: Path, tmp_path: Path) -> None:
+    bad = [f"{tmp_path}/broken.safetensors", f"{tmp_path}/{'x' * 300}.pt", "http://me:pw@[::1/v2/models/x"]
+    Path(bad[0]).symlink_to("/proc/self/mem")  # a regular file whose first byte nobody can read
+    (tmp_path / "list.txt").write_text("\n".join([*bad, f"{folder}/models/stolen.safetensors"]))
+    how = ("--model", "@nets.py:Memory", "--suspects", f"{tmp_path}/list.txt")
+    rows = run(folder, "scan", "--registry", "@claims", *how)
+    assert [row["suspect"] for row in rows if row["accepted"]] == ["stolen.safetensors"]
+    assert len([row for row in rows if row["fault"]]) == 2 * len(bad)
+    assert "pw" not in str(rows)
+
+
 def test_a_scan_writes_over_no_other_file(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").write_bytes(b"not pairs")
     how = ("--suspects", "@models", "--model", "@nets.py:Memory", "--out", f"{tmp_path}/mine")

@@ -23,6 +23,7 @@ from earmark.evidence.kinds import Suspect
 from earmark.evidence.wire import Record
 from earmark.marks import Passports
 from earmark.models import Task
+from earmark.suspects import plain
 
 __all__ = ["CONTROLS", "Filed", "Listed", "Pair", "Registry", "Standing", "adjusted", "scan"]
 
@@ -269,9 +270,11 @@ class _Work:
                     pair = self._test(build, filed, blank)
                     rest.pop(0)
                     yield pair
-        except (EarmarkError, OSError, MemoryError) as error:
+        except Exception as error:  # a suspect's files and its libraries raise what they like
+            own = isinstance(error, EarmarkError | OSError) and str(error)
+            fault = str(error) if own else plain(f"{type(error).__name__}: {error}")
             for _, blank in rest:
-                yield blank.model_copy(update={"fault": str(error) or type(error).__name__})
+                yield blank.model_copy(update={"fault": fault})
 
     def _test(self, build: Build, filed: Filed, blank: Pair) -> Pair:
         try:
