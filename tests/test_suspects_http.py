@@ -310,6 +310,18 @@ def test_a_rate_is_kept_to() -> None:
         assert time.monotonic() - began >= 20 / 100
 
 
+def test_no_rate_keeps_an_audit_longer_than_its_patience() -> None:
+    with (
+        serving(hugging_face(LABEL)) as served,
+        open_suspect(served.url, MARK, form="hf", rate=0.2, patience=1.0) as suspect,
+    ):
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="too slow"):
+            suspect(images()[:4])
+        assert time.monotonic() - began < 3
+        assert suspect.sent == len(served.asked) == 1  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_so_many_requests_are_under_way_at_once_and_no_more(concurrency: int) -> None:
     with serving(slowly(0.02, hugging_face(LABEL))) as served:

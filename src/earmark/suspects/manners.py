@@ -183,11 +183,21 @@ class Line:
         """
         left = self._end - time.monotonic()
         if left <= 0:
-            raise Unreachable(f"{shown(self._url)} is too slow: the audit took its {self._manners.patience:g} seconds")
+            raise self._late()
         return min(self._manners.timeout, left)
 
+    def _late(self) -> Unreachable:
+        return Unreachable(f"{shown(self._url)} is too slow: the audit took its {self._manners.patience:g} seconds")
+
     async def _turn(self, message: Message) -> None:
-        """Wait for the rate, and pay from the budget."""
+        """Wait for the rate, and pay from the budget.
+
+        Raises:
+            Unreachable: the budget is used up, or the rate lets nothing through in the time that is left.
+        """
+        now = time.monotonic()
+        if max(now, self._free) > self._end:  # its turn would come too late: nothing is waited for or paid
+            raise self._late()
         budget = self._manners.budget
         if budget is not None and self.sent + message.images > budget:
             raise Unreachable(
@@ -196,7 +206,6 @@ class Line:
             )
         self.sent += message.images
         if self._manners.rate is not None:
-            now = time.monotonic()
             at = max(now, self._free)
             self._free = at + 1 / self._manners.rate
             await asyncio.sleep(at - now)
