@@ -228,6 +228,25 @@ def test_a_token_is_not_sent_where_others_can_read_it_and_must_be_there(monkeypa
         open_suspect("https://models.example/", MARK, form="hf", token="SERVICE_TOKEN")
 
 
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY", "http_proxy"])
+def test_what_goes_to_this_machine_goes_through_no_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_TOKEN", "s3cret")
+    with serving(hugging_face(LABEL)) as served, serving(hugging_face(LABEL)) as proxy:
+        monkeypatch.setenv(variable, proxy.url)
+        for url in (served.url, served.url.replace("127.0.0.1", "localhost")):
+            with open_suspect(url, MARK, form="hf", token="SERVICE_TOKEN") as suspect:
+                suspect(images()[:1])
+        assert (len(served.asked), len(proxy.asked)) == (2, 0)
+
+
+@pytest.mark.parametrize("proxy", ["foo://me:s3cret@host", "http://me:s3cret/x@host", "http://host:port"])
+def test_a_proxy_that_cannot_be_used_is_one_clear_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(BadInput, match="names a proxy that cannot be used") as raised:
+        open_suspect("https://models.example/", MARK, form="hf")
+    assert "s3cret" not in str(raised.value)
+
+
 # -------------------------------------------------------------------------------------------------------------- manners
 
 

@@ -27,6 +27,8 @@ BUSY: Final = (429, 502, 503, 504)
 """What a service answers that may be well in a moment."""
 LOCKED: Final = (401, 403, 407)
 LONGEST_PAUSE: Final = 60.0
+NEAR: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+"""What no proxy is asked for: what goes to this machine goes to no other, a token least of all."""
 
 
 @final
@@ -122,13 +124,21 @@ class Line:
         self._manners, self._url, self.sent, self._free = manners, url, 0, 0.0
         self._end = math.inf if manners.patience is None else time.monotonic() + manners.patience
         limits = http.Limits(max_connections=manners.concurrency, max_keepalive_connections=manners.concurrency)
-        self._client: httpx.AsyncClient = http.AsyncClient(
-            headers=manners.headers(url),
-            verify=manners.certificates(url),
-            limits=limits,
-            timeout=None,
-            follow_redirects=False,
-        )
+        headers, verify = manners.headers(url), manners.certificates(url)
+        try:
+            self._client: httpx.AsyncClient = http.AsyncClient(
+                headers=headers,
+                verify=verify,
+                limits=limits,
+                timeout=None,
+                follow_redirects=False,
+                mounts=dict.fromkeys(NEAR),
+            )
+        except (ValueError, ImportError, http.InvalidURL):  # whose words may hold a part of the proxy's password
+            raise BadInput(
+                "the environment names a proxy that cannot be used; mend or unset HTTP_PROXY, HTTPS_PROXY and "
+                "ALL_PROXY, or install httpx[socks] for one that speaks SOCKS"
+            ) from None
 
     async def close(self) -> None:
         """Hang up."""
