@@ -218,10 +218,10 @@ def _unread(fault: BadInput) -> Iterator[Callable[[Task], Suspect]]:
 
 
 def _identity(entry: Entry) -> str:
-    """A hash of what makes the suspect: its entry, and the bytes of its file."""
+    """A hash of what makes the suspect: its entry, and the bytes of its file, or of all files in its folder."""
     kind = kind_of_suspect(entry.suspect)
     path = Path(entry.suspect.partition(":")[2] if kind and entry.suspect.startswith(f"{kind}:") else entry.suspect)
-    files = [] if kind == "http" else [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    files = [] if kind == "http" else [path] if path.is_file() else sorted(f for f in path.glob("*") if f.is_file())
     state = sha256(_entry_bytes(entry))
     for each in files:
         with each.open("rb") as file:
