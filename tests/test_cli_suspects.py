@@ -15,6 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from earmark.cli import app
+from earmark.cli.scan import Entry, _identity
 from earmark.cli.secrets import Minted
 from earmark.evidence import commit
 from earmark.files import save_tensors
@@ -252,6 +253,27 @@ def test_a_scan_finds_what_there_is_and_goes_on_where_it_was(folder: Path, tmp_p
     strength = [row["log10_p"] for row in rows if row["log10_p"] is not None]
     assert strength == sorted(strength)
     assert [row["log10_adjusted"] for row in again] == [row["log10_adjusted"] for row in rows]
+
+
+def test_what_cannot_be_read_costs_a_scan_its_own_pairs(folder: Path, tmp_path: Path) -> None:
+    bad = [f"{tmp_path}/broken.safetensors", f"{tmp_path}/{'x' * 300}.pt", "http://me:pw@[::1/v2/models/x"]
+    Path(bad[0]).symlink_to("/proc/self/mem")  # a regular file whose first byte nobody can read
+    (tmp_path / "list.txt").write_text("\n".join([*bad, f"{folder}/models/stolen.safetensors"]))
+    how = ("--model", "@nets.py:Memory", "--suspects", f"{tmp_path}/list.txt")
+    rows = run(folder, "scan", "--registry", "@claims", *how)
+    assert [row["suspect"] for row in rows if row["accepted"]] == ["stolen.safetensors"]
+    assert len([row for row in rows if row["fault"]]) == 2 * len(bad)
+    assert "pw" not in str(rows)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_a_checkpoint_with_another_file_is_another_suspect(name: str, tmp_path: Path) -> None:
+    for each in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        (tmp_path / each).write_text("{}")
+    before = _identity(Entry(suspect=f"transformers:{tmp_path}"))
+    assert _identity(Entry(suspect=f"transformers:{tmp_path}", name="called so")) == before
+    (tmp_path / name).write_text("[]")
+    assert _identity(Entry(suspect=f"transformers:{tmp_path}")) != before
 
 
 def test_a_scan_writes_over_no_other_file(folder: Path, tmp_path: Path) -> None:

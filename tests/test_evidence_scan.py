@@ -179,10 +179,16 @@ def test_what_goes_wrong_with_one_suspect_costs_its_own_pairs(registry: Registry
         raise BadInput("no such file")
         yield lambda _: None
 
-    suspects = [listed("dead", dead, remote=True), Listed("shut", "shut", shut), listed("well", knowing(3))]
-    pairs = scanned(registry, suspects, ignore)
+    @contextmanager
+    def strange(tasks: Sequence[Task]) -> Iterator[Callable[[Task], Any]]:
+        raise ZeroDivisionError("in a library\nof the suspect's")
+        yield lambda _: None
+
+    suspects = [Listed("shut", "shut", shut), Listed("strange", "strange", strange), listed("well", knowing(3))]
+    pairs = scanned(registry, [listed("dead", dead, remote=True), *suspects], ignore)
     faults = {pair.suspect: pair.fault for pair in pairs}
     assert (faults["dead"], faults["shut"], faults["well"]) == ("nobody there", "no such file", None)
+    assert faults["strange"] == "ZeroDivisionError: in a library of the suspect's"
     assert sum(each.accepted is True for each in adjusted(pairs, 1e-6)) == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,26 @@ def test_a_checkpoints_class_names_are_mapped_to_the_task(checkpoint: tuple[Path
     torch.testing.assert_close(mapped, torch.stack([plain[1], plain[0] + plain[2]]))
     with pytest.raises(BadInput, match="none of the names is one of"):
         Checkpoint(folder, 4, names=ClassNames({"cow": 0}))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b"\xff" * 50),
+        ("model.safetensors", b""),
+        ("config.json", b'{"model_type": "resnet", "hidden_sizes": [], "depths": []}'),
+        ("config.json", b'{"model_type": "resnet", "id2label": [1]}'),
+        ("config.json", b'{"model_type": "resnet", "depths": "x"}'),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_is_one_clear_error(
+    checkpoint: tuple[Path, Any], file: str, content: bytes, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint[0], broken)
+    (broken / file).write_bytes(content)
+    with pytest.raises(BadInput, match="no image classifier that Transformers can load"):
+        open_suspect(f"transformers:{broken}", MARK)
 
 
 def test_a_folder_without_safetensors_or_processor_is_one_clear_error(

@@ -247,6 +247,15 @@ def test_no_redirect_is_followed_and_no_pixel_reaches_the_other_host(status: int
         assert other.asked == []
 
 
+@pytest.mark.parametrize("place", ["http://[", "http://a]b/"])
+def test_a_redirect_to_no_address_is_a_redirect_all_the_same(place: str) -> None:
+    with (
+        serving(partial(always, Said(b"", 302, headers={"location": place}))) as served,
+        pytest.raises(Unreachable, match="sends requests on"),
+    ):
+        judged(served)
+
+
 def always(said: Said, _: Asked) -> Said:
     return said
 

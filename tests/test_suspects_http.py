@@ -17,7 +17,7 @@ from earmark.errors import BadInput
 from earmark.keys import MarkKey
 from earmark.marks import TriggerSet
 from earmark.marks.triggers.trials import log_shares
-from earmark.suspects import ClassNames, Unreachable, open_suspect
+from earmark.suspects import ClassNames, Unreachable, open_suspect, spoken
 from earmark.suspects.pixels import Intake
 from earmark.verify import SequentialTriggerTest, TriggerTest
 
@@ -228,6 +228,25 @@ def test_a_token_is_not_sent_where_others_can_read_it_and_must_be_there(monkeypa
         open_suspect("https://models.example/", MARK, form="hf", token="SERVICE_TOKEN")
 
 
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY", "http_proxy"])
+def test_what_goes_to_this_machine_goes_through_no_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_TOKEN", "s3cret")
+    with serving(hugging_face(LABEL)) as served, serving(hugging_face(LABEL)) as proxy:
+        monkeypatch.setenv(variable, proxy.url)
+        for url in (served.url, served.url.replace("127.0.0.1", "localhost")):
+            with open_suspect(url, MARK, form="hf", token="SERVICE_TOKEN") as suspect:
+                suspect(images()[:1])
+        assert (len(served.asked), len(proxy.asked)) == (2, 0)
+
+
+@pytest.mark.parametrize("proxy", ["foo://me:s3cret@host", "http://me:s3cret/x@host", "http://host:port"])
+def test_a_proxy_that_cannot_be_used_is_one_clear_error(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(BadInput, match="names a proxy that cannot be used") as raised:
+        open_suspect("https://models.example/", MARK, form="hf")
+    assert "s3cret" not in str(raised.value)
+
+
 # -------------------------------------------------------------------------------------------------------------- manners
 
 
@@ -310,6 +329,18 @@ def test_a_rate_is_kept_to() -> None:
         assert time.monotonic() - began >= 20 / 100
 
 
+def test_no_rate_keeps_an_audit_longer_than_its_patience() -> None:
+    with (
+        serving(hugging_face(LABEL)) as served,
+        open_suspect(served.url, MARK, form="hf", rate=0.2, patience=1.0) as suspect,
+    ):
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="too slow"):
+            suspect(images()[:4])
+        assert time.monotonic() - began < 3
+        assert suspect.sent == len(served.asked) == 1  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_so_many_requests_are_under_way_at_once_and_no_more(concurrency: int) -> None:
     with serving(slowly(0.02, hugging_face(LABEL))) as served:
@@ -337,7 +368,10 @@ def test_the_sequential_test_asks_a_service_no_more_than_it_needs() -> None:
         ("http://host/x", {"form": "hf", "header": "a: b\r\n"}, "header: expected the name of a header"),
         ("http://me:pw@host/x", {"form": "hf"}, "a name or a password in it"),
         ("http:///x", {"form": "hf"}, "expected the http:// or https:// address"),
-        ("http://host:99999/x", {"form": "hf"}, "is no address of a service"),
+        ("http://host:99999/x?key=pw", {"form": "hf"}, "is no address of a service"),
+        ("http://me:pw/rd@host/x", {"form": "hf"}, "is no address of a service"),
+        ("http://me:pw@[::1/v2/models/x", {}, "is no address of a service"),
+        ("https:?key=pw", {"form": "hf"}, "expected the http:// or https:// address"),
         ("ftp:x", {}, "unknown kind of suspect 'ftp'"),
         ("onnx:nothing.onnx", {}, "nothing.onnx is not there"),
         ("onnx:nothing.onnx", {"form": "hf"}, "is no service, so it has no form"),
@@ -349,6 +383,12 @@ def test_wrong_settings_are_one_clear_error(text: str, how: dict[str, Any], word
     with pytest.raises(BadInput, match=words) as raised:
         open_suspect(text, MARK, **how)
     assert "pw" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["http://me:pw@host/x?key=pw", "http://me:pw/rd@host/x", "http://me:pw@[::1/x?key=pw"])
+def test_a_suspects_name_holds_no_password_whatever_the_address(url: str) -> None:
+    assert "pw" not in spoken(url)
+    assert spoken(url).endswith("/x")
 
 
 def test_a_model_that_is_not_there_is_an_error_and_not_a_verdict() -> None:

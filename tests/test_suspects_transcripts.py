@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import hugging_face, minted, serving, well_known
+from serving import Said, hugging_face, minted, serving, well_known
 from torch import Tensor
 
 from earmark.core import Images
-from earmark.errors import BadInput, Tampered
+from earmark.errors import BadInput, EarmarkError, Tampered
+from earmark.files import canonical_json
 from earmark.keys import MarkKey
 from earmark.suspects import Answer, Mixed, Reached, Recorded, Transcript, Unreachable, open_suspect
 from earmark.suspects.answers import answers_of
@@ -165,6 +167,50 @@ def test_lines_that_are_gone_or_moved_are_seen(written: bytes, tmp_path: Path) -
         path.write_bytes(b"".join(kept))
         with pytest.raises(Tampered, match=f"line {named} is not as it was written"):
             Transcript(path)
+
+
+@pytest.mark.parametrize("form", ["hf", "json"])
+def test_a_class_beyond_every_task_spoils_no_transcript(form: str, tmp_path: Path) -> None:
+    said = {
+        "hf": [{"label": "LABEL_999999", "score": 0.9}, {"label": "LABEL_1", "score": 0.1}],
+        "json": ["LABEL_999999", "LABEL_1"],
+    }
+    with serving(lambda _: Said.json(said[form])) as served:
+        with Recorded(open_suspect(served.url, MARK, form=form), tmp_path / "t.jsonl") as suspect:
+            first = suspect.ask(MARK.images[:3].float() / 255)
+        with Recorded(open_suspect(served.url, MARK, form=form), tmp_path / "t.jsonl") as suspect:
+            assert suspect.ask(MARK.images[:3].float() / 255) == first
+        assert len(served.asked) == 3
+    assert Transcript(tmp_path / "t.jsonl").ask(MARK.images[:3].float() / 255) == first
+
+
+HEAD: dict[str, Any] = {"classes": 10, "earmark_transcript": 1, "suspect": {}}
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        ({"suspect": ["x"]}, {}),
+        ({"suspect": "x"}, {}),
+        ({"earmark_transcript": 2}, {}),
+        ({"classes": "10"}, {}),
+        ({}, {"image": []}),
+        ({}, {"answer": {"scores": [10**400]}}),
+        ({}, {"answer": {"label": 999999}}),
+        ({}, {"answer": []}),
+    ],
+)
+def test_a_transcript_that_somebody_chained_anew_is_read_or_one_clear_error(
+    head: dict[str, Any], line: dict[str, Any], tmp_path: Path
+) -> None:
+    before, out = "", b""
+    for n, part in enumerate([HEAD | head, {"answer": {"label": 1}, "image": "0" * 64} | line]):
+        body = {**part, "n": n, "time": "2030-01-01T00:00:00Z"}
+        before = sha256(b"earmark/transcript/1\n" + before.encode() + b"\n" + canonical_json(body)).hexdigest()
+        out += canonical_json({**body, "sha256": before}) + b"\n"
+    (tmp_path / "t.jsonl").write_bytes(out)
+    with pytest.raises(EarmarkError):
+        Transcript(tmp_path / "t.jsonl")
 
 
 def test_a_transcript_of_another_suspect_task_or_test_is_an_error_and_no_verdict(tmp_path: Path) -> None:

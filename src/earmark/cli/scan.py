@@ -174,12 +174,18 @@ def _listed(entry: Entry, texts: Sequence[str]) -> Listed:
     name = entry.name or spoken(entry.suspect)
     if kind is None:
         check_name(entry.model or "plain")
-        return Listed(name, _identity(entry), lambda _: _weights(entry))
+    try:
+        identity = _identity(entry)
+    except OSError as error:
+        fault = BadInput(f"cannot read {name}: {error.strerror}")
+        return Listed(name, sha256(_entry_bytes(entry)).hexdigest(), lambda _: _unread(fault))
+    if kind is None:
+        return Listed(name, identity, lambda _: _weights(entry))
     own = [f"{setting}={json.dumps(value)}" for setting, value in entry.set.items()]
     shared = [text for text in texts if text.partition("=")[0] not in entry.set] if kind == "http" else []
     names = None if entry.class_names is None else Path(entry.class_names)
     approach = Approach(entry.form, [*shared, *own], names)
-    return Listed(name, _identity(entry), lambda tasks: _reached(approach, entry.suspect, tasks), kind == "http")
+    return Listed(name, identity, lambda tasks: _reached(approach, entry.suspect, tasks), kind == "http")
 
 
 @contextmanager
@@ -204,16 +210,27 @@ def _reached(approach: Approach, suspect: str, tasks: Sequence[Task]) -> Iterato
         yield lambda _: asked
 
 
+@contextmanager
+def _unread(fault: BadInput) -> Iterator[Callable[[Task], Suspect]]:
+    """A file that cannot be read, which costs its own pairs."""
+    raise fault
+    yield
+
+
 def _identity(entry: Entry) -> str:
-    """A hash of what makes the suspect: its entry, and the bytes of its file."""
+    """A hash of what makes the suspect: its entry, and the bytes of its file, or of all files in its folder."""
     kind = kind_of_suspect(entry.suspect)
     path = Path(entry.suspect.partition(":")[2] if kind and entry.suspect.startswith(f"{kind}:") else entry.suspect)
-    files = [] if kind == "http" else [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-    state = sha256(canonical_json(entry.model_dump(mode="json", exclude={"name"})))
+    files = [] if kind == "http" else [path] if path.is_file() else sorted(f for f in path.glob("*") if f.is_file())
+    state = sha256(_entry_bytes(entry))
     for each in files:
         with each.open("rb") as file:
             state.update(file_digest(file, "sha256").digest())
     return state.hexdigest()
+
+
+def _entry_bytes(entry: Entry) -> bytes:
+    return canonical_json(entry.model_dump(mode="json", exclude={"name"}))
 
 
 def _plain(pair: Pair) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias, final
@@ -23,6 +23,7 @@ from earmark.evidence.kinds import Suspect
 from earmark.evidence.wire import Record
 from earmark.marks import Passports
 from earmark.models import Task
+from earmark.suspects import plain
 
 __all__ = ["CONTROLS", "Filed", "Listed", "Pair", "Registry", "Standing", "adjusted", "scan"]
 
@@ -263,13 +264,13 @@ class _Work:
         tasks = {(task.classes, task.shape): task for filed, _ in pairs if (task := filed.task) is not None}
         rest = list(pairs)
         try:
-            with suspect.opened(list(tasks.values())) as build:
+            with _foreign(), suspect.opened(list(tasks.values())) as build:
                 while rest and not self.stopped.is_set():
                     filed, blank = rest[0]
                     pair = self._test(build, filed, blank)
                     rest.pop(0)
                     yield pair
-        except (EarmarkError, OSError, MemoryError) as error:
+        except (EarmarkError, OSError) as error:
             for _, blank in rest:
                 yield blank.model_copy(update={"fault": str(error) or type(error).__name__})
 
@@ -296,6 +297,17 @@ class _Work:
             alpha=claim.parameters.alpha,
             level=level,
         )
+
+
+@contextmanager
+def _foreign() -> Iterator[None]:
+    """Within, a suspect's files and its libraries may raise what they like; it is told in one sentence."""
+    try:
+        yield
+    except (EarmarkError, OSError):
+        raise
+    except Exception as error:
+        raise BadInput(plain(f"{type(error).__name__}: {error}")) from error
 
 
 def _said(blank: Pair, verdict: Verdict) -> Pair:

@@ -82,7 +82,7 @@ class Answer:
                 return cls(listed=tuple((_class(at), _read(score)) for at, score in content))
             if form == "fault" and type(content) is str:
                 return cls(fault=plain(content))
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError, OverflowError):
             pass
         raise BadInput("an answer is not of the form that a transcript has; get the original file")
 
@@ -271,7 +271,8 @@ class ClassNames:
         if self.by_name is not None and (name in self.by_name or not self.numbered):
             return self.by_name.get(name, -1)
         found = NUMBERED.fullmatch(name)
-        return int(found[1]) if found else -1
+        at = int(found[1]) if found else -1
+        return at if at < MOST_CLASSES else -1
 
     def scores(self, values: Sequence[float]) -> Answer:
         """A score for each of the service's classes, in its order.

@@ -12,12 +12,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
-from urllib.parse import urlsplit
 
 from earmark.errors import BadInput, number, whole
 from earmark.suspects.answers import plain
 from earmark.suspects.reached import Unreachable, library
-from earmark.suspects.wire import Broken, Message, Reply, exchange, is_private, shown
+from earmark.suspects.wire import Broken, Message, Reply, exchange, host_of, is_private, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -28,6 +27,8 @@ BUSY: Final = (429, 502, 503, 504)
 """What a service answers that may be well in a moment."""
 LOCKED: Final = (401, 403, 407)
 LONGEST_PAUSE: Final = 60.0
+NEAR: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+"""What no proxy is asked for: what goes to this machine goes to no other, a token least of all."""
 
 
 @final
@@ -123,13 +124,21 @@ class Line:
         self._manners, self._url, self.sent, self._free = manners, url, 0, 0.0
         self._end = math.inf if manners.patience is None else time.monotonic() + manners.patience
         limits = http.Limits(max_connections=manners.concurrency, max_keepalive_connections=manners.concurrency)
-        self._client: httpx.AsyncClient = http.AsyncClient(
-            headers=manners.headers(url),
-            verify=manners.certificates(url),
-            limits=limits,
-            timeout=None,
-            follow_redirects=False,
-        )
+        headers, verify = manners.headers(url), manners.certificates(url)
+        try:
+            self._client: httpx.AsyncClient = http.AsyncClient(
+                headers=headers,
+                verify=verify,
+                limits=limits,
+                timeout=None,
+                follow_redirects=False,
+                mounts=dict.fromkeys(NEAR),
+            )
+        except (ValueError, ImportError, http.InvalidURL):  # whose words may hold a part of the proxy's password
+            raise BadInput(
+                "the environment names a proxy that cannot be used; mend or unset HTTP_PROXY, HTTPS_PROXY and "
+                "ALL_PROXY, or install httpx[socks] for one that speaks SOCKS"
+            ) from None
 
     async def close(self) -> None:
         """Hang up."""
@@ -163,7 +172,7 @@ class Line:
 
     def _let_in(self, reply: Reply) -> Reply:
         if 300 <= reply.status < 400:
-            host = plain(urlsplit(reply.location or "").netloc.split("@")[-1], 80) if reply.location else ""
+            host = host_of(reply.location or "")
             there = f" to {host}" if host else ""
             raise Unreachable(
                 f"{shown(self._url)} sends requests on{there}, and pixels go to nobody but the host that was named; "
@@ -184,11 +193,21 @@ class Line:
         """
         left = self._end - time.monotonic()
         if left <= 0:
-            raise Unreachable(f"{shown(self._url)} is too slow: the audit took its {self._manners.patience:g} seconds")
+            raise self._late()
         return min(self._manners.timeout, left)
 
+    def _late(self) -> Unreachable:
+        return Unreachable(f"{shown(self._url)} is too slow: the audit took its {self._manners.patience:g} seconds")
+
     async def _turn(self, message: Message) -> None:
-        """Wait for the rate, and pay from the budget."""
+        """Wait for the rate, and pay from the budget.
+
+        Raises:
+            Unreachable: the budget is used up, or the rate lets nothing through in the time that is left.
+        """
+        now = time.monotonic()
+        if max(now, self._free) > self._end:  # its turn would come too late: nothing is waited for or paid
+            raise self._late()
         budget = self._manners.budget
         if budget is not None and self.sent + message.images > budget:
             raise Unreachable(
@@ -197,7 +216,6 @@ class Line:
             )
         self.sent += message.images
         if self._manners.rate is not None:
-            now = time.monotonic()
             at = max(now, self._free)
             self._free = at + 1 / self._manners.rate
             await asyncio.sleep(at - now)

@@ -18,7 +18,7 @@ from earmark.suspects.onnx import OnnxModel
 from earmark.suspects.reached import Reached
 from earmark.suspects.transcript import Transcript, is_transcript
 from earmark.suspects.transformers import Checkpoint
-from earmark.suspects.wire import shown
+from earmark.suspects.wire import checked_address, shown
 
 __all__ = ["FORMS", "GIVEN", "form_of", "kind_of_suspect", "makers", "open_suspect", "spoken"]
 
@@ -53,11 +53,11 @@ def form_of(url: str, form: str | None) -> str:
     """The name of the form that a service speaks: as given, or `v2` where the address says so.
 
     Raises:
-        BadInput: an unknown form, or none where the address does not tell.
+        BadInput: an unknown form, no address, or no form where the address does not tell.
     """
     if form is not None and form not in FORMS:
         raise unknown_name("form", form, FORMS)
-    if form is None and "/v2/models/" not in urlsplit(url).path:
+    if form is None and "/v2/models/" not in urlsplit(checked_address(url)).path:
         raise BadInput(f"{shown(url)} does not tell what it speaks; say --form v2, hf or json")
     return form or "v2"
 

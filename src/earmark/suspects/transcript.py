@@ -222,7 +222,7 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     """Each line's body and its hash, checked; the first is the head.
 
     Raises:
-        BadInput: no transcript.
+        BadInput: no transcript, or one of another format.
         Tampered: a line that is not as it was written.
     """
     if not path.is_file() or not is_transcript(path):
@@ -236,6 +236,8 @@ def _lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             body = _line(raw, before, number)
             if body is None:
                 raise Tampered(f"{path}: line {number + 1} is not as it was written; get the original file")
+            if body.get("earmark_transcript", FORMAT) != FORMAT:
+                raise BadInput(f"{path} has a format of transcripts that this release does not know; take a newer one")
             before = body.pop("sha256")
             yield body, before
 
@@ -251,6 +253,8 @@ def _line(raw: bytes, before: str, number: int) -> dict[str, Any] | None:
             {"answer", "image", "n", "time"} if number else {"classes", "earmark_transcript", "suspect", "n", "time"}
         )
         if body.keys() != members or body["n"] != number or value["sha256"] != _chained(before, body):
+            return None
+        if not isinstance(body["image"], str) if number else not isinstance(body["suspect"], dict):
             return None
     except (ValueError, KeyError, RecursionError):
         return None

@@ -46,7 +46,7 @@ class Checkpoint(Reached):
         self._names = names
         self._at = None if names is None or names.by_name is None else [names(labels[at]) for at in sorted(labels)]
         if self._at is not None and set(self._at) == {-1}:
-            raise BadInput(f"none of the names is one of {self._folder}'s classes, such as {labels[0]!r:.60}")
+            raise BadInput(f"none of the names is one of {self._folder}'s classes, such as {labels[min(labels)]!r:.60}")
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -89,7 +89,7 @@ def _loaded(transformers: Any, folder: Path) -> tuple[Any, Any]:
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(folder, **local)
         model = transformers.AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, **local)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+    except Exception as error:  # on hostile files its libraries raise nearly anything: SafetensorError, IndexError, ...
         words = " ".join(str(error).split())
         raise BadInput(f"{folder} is no image classifier that Transformers can load: {words:.200}") from error
     return processor, model.eval()

@@ -19,7 +19,7 @@ from earmark.suspects.reached import Unreachable
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Broken", "Message", "Reply", "checked_address", "exchange", "shown"]
+__all__ = ["Broken", "Message", "Reply", "checked_address", "exchange", "host_of", "is_private", "shown"]
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 PORTS: Final = {"http": 80, "https": 443}
@@ -61,19 +61,35 @@ def checked_address(url: str) -> str:
     try:
         parts = urlsplit(url)
         port_is_fine = parts.port is None or parts.port > 0
-    except ValueError as error:
-        raise BadInput(f"{plain(url.split('@')[-1])!r} is no address of a service ({error})") from error
+    except ValueError:  # its words may hold a part of a password
+        raise BadInput(f"{shown(url)!r} is no address of a service; give http:// or https:// and a host") from None
     if parts.scheme not in PORTS or not parts.hostname or not port_is_fine:
-        raise BadInput(f"expected the http:// or https:// address of a service, got {plain(url.split('@')[-1])!r}")
+        raise BadInput(f"expected the http:// or https:// address of a service, got {shown(url)!r}")
     if "@" in parts.netloc:
         raise BadInput("an address with a name or a password in it would show it everywhere; use token=VARIABLE")
     return url
 
 
 def shown(url: str) -> str:
-    """The address as it may be told: without a query, which may hold a key."""
-    parts = urlsplit(url)
-    return plain(urlunsplit((parts.scheme, parts.netloc, parts.path, "", "")))
+    """The address as it may be told: without a name or a password, and without a query, which may hold a key.
+
+    >>> shown("https://me:pw@host/x?key=k"), shown("http://me:pw@[host/x?key=k")
+    ('https://host/x', '[host/x')
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # no address; what stands before an @ may be a password with signs that end a host
+        return plain(url.partition("?")[0].rpartition("@")[2])
+    return plain(urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))
+
+
+def host_of(url: str) -> str:
+    """The host that an address of somebody else names, fit to be told; nothing where it names none."""
+    try:
+        return plain(urlsplit(url).netloc.rpartition("@")[2], 80)
+    except ValueError:
+        return ""
 
 
 def is_private(url: str) -> bool:
