@@ -68,7 +68,6 @@ def test_settings_find_the_mint_the_embedding_and_its_training() -> None:
         (lambda: named_scheme("deep-fidelity", cuont=3), "unknown setting of deep-fidelity 'cuont': did you mean 'cou"),
         (lambda: named_scheme("deep-fidelity", method="fixl"), "unknown embedding method 'fixl': did you mean 'fixll'"),
         (lambda: named_scheme("deep-fidelity", mint="nose"), "unknown mint 'nose': did you mean 'noise'"),
-        (lambda: named_scheme("penetrative"), "penetrative needs mint"),
         (lambda: named_attack("prune-globe"), "unknown attack 'prune-globe': did you mean 'prune-global'"),
         (lambda: named_attack("prune-global", shar=1), "unknown setting of prune-global 'shar': did you mean 'share'"),
         (lambda: named_attack("prune-global", share=2.0), "share: expected the share of weights to prune"),

@@ -79,6 +79,16 @@ def committed(desk: Path, name: str, *more: str) -> tuple[str, ...]:
             "entangled",
             "entangled",
         ),
+        (
+            "penetrative",
+            (
+                *("--kind", "penetrative", "--count", "60", "--set", "group=1", "--set", "teaching=0"),
+                *("--set", "looks=2", "--set", "shadows=2", "--set", "bottleneck=4", "--set", "epochs=20"),
+                *("--set", "iterations=10", "--set", "similarity=0.5"),
+            ),
+            "ftal",
+            "penetrative",
+        ),
     ],
 )
 def test_a_baseline_goes_all_the_way(desk: Path, name: str, mint: tuple[str, ...], method: str, scheme: str) -> None:

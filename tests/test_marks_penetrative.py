@@ -15,7 +15,7 @@ from earmark.keys import MarkKey
 from earmark.marks import Chain, Listed, NotTrue, Penetration, Penetrative, TriggerSet, remint
 from earmark.marks.triggers.stamps import distance, prestamps, stamp_on, stamp_values
 from earmark.models import Bank, MLPAutoencoder, built
-from earmark.training import AUTOENCODING, train_autoencoder
+from earmark.training import AUTOENCODING, ShadowTraining, reconstruction_errors, train_autoencoder
 
 SHAPE = (1, 8, 8)
 KEY = MarkKey(bytes(range(32)))
@@ -245,6 +245,27 @@ def test_the_distance_is_the_mean_square_over_pixels() -> None:
 def test_settings_that_make_no_mark_are_named(changes: dict[str, object], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         penetrative(**changes)
+
+
+def test_shadows_are_trained_from_the_key_where_none_are_given() -> None:
+    """Oracle: the same shadows, trained by hand on the owner's images with the generator that the key makes."""
+    seen: list[Bank] = []
+    train = ShadowTraining(shadows=2, bottleneck=6, epochs=30, batch_size=20, lr=3e-3)
+
+    def watched(images: Images, draw: torch.Generator) -> Bank:
+        assert images is DATA.train
+        seen.append(train(images, draw))
+        return seen[-1]
+
+    search = replace(SEARCH, iterations=5)
+    mark = penetrative(shadow_training=watched, search=search, bound=4.0)(KEY, None, DATA)
+    by_hand = penetrative(shadows=seen[0], search=search, bound=4.0)(KEY, None, DATA)
+    assert mark.digest() == by_hand.digest()
+    assert penetrative(shadow_training=train, search=search, bound=4.0)(KEY, None, DATA).digest() == mark.digest()
+    assert len(seen[0]) == 2
+    assert reconstruction_errors(seen[0], DATA.train).max() < reconstruction_errors(untrained(2), DATA.train).min()
+    with pytest.raises(BadInput, match="unknown autoencoder 'mpl': did you mean 'mlp'"):
+        ShadowTraining(family="mpl")
 
 
 def test_what_is_lacking_is_said_before_the_search_begins(shadows: Bank) -> None:

@@ -339,5 +339,5 @@ def test_a_host_answers_half_of_its_frontier_and_the_stitched_model_all_of_it() 
 
 
 def test_schemes_take_their_own_defaults() -> None:
-    needs = {"penetrative", "zhang-unrelated"}
+    needs = {"zhang-unrelated"}
     assert {make().name for name, make in SCHEMES.items() if name not in needs} == set(SCHEMES) - needs

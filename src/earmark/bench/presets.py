@@ -13,8 +13,9 @@ from torch import nn
 from earmark.bench.sources import LETTERS, open_images, reduced
 from earmark.core import Data
 from earmark.data import CropFlip
+from earmark.marks import Penetration
 from earmark.models import PlainCNN, Task, ThinResNet18
-from earmark.training import HOST, Augment, Settings
+from earmark.training import HOST, Augment, Settings, ShadowTraining
 
 __all__ = ["PRESETS", "Preset", "read_preset"]
 
@@ -104,6 +105,13 @@ DIGITS = Preset(
         "frontier-stitching": TAUGHT,
         "null-embedding": TAUGHT,
         "one-way-chain": {**TAUGHT, "triggers_per_batch": 32, "lr": 2e-3, "epochs": 30},
+        "penetrative": {
+            **TAUGHT,
+            "looks": 10,
+            "bound": 0.05,
+            "shadow_training": ShadowTraining(shadows=4, bottleneck=16, epochs=80),
+            "search": Penetration(iterations=500, similarity=1.0),
+        },
     },
     attacks={
         "fine-tune-ftal": {"trials": 3, "epochs": 2, "lr": 1e-3},
@@ -118,6 +126,7 @@ DIGITS = Preset(
     sweeps={"prune-global.share": SHARES, "jpeg.quality": (75, 40), "noise-denoise.std": (0.1, 0.2)},
     others=LETTERS,
 )
+"""Penetrative stamps of 8 x 8 pixels stay near their prestamps only where the similarity weighs more than usual."""
 
 MNIST = Preset(
     source="mnist",

@@ -14,8 +14,17 @@ from earmark.core import Mint
 from earmark.data import open_data
 from earmark.embed import METHODS, Backdoor, PassportLayers, Uchida, method
 from earmark.errors import BadInput, unknown_name
-from earmark.marks import MINTS, Passports, Projection, Sliced, TriggerMint, TriggerSet
-from earmark.training import Settings
+from earmark.marks import (
+    MINTS,
+    Passports,
+    Penetration,
+    Penetrative,
+    Projection,
+    Sliced,
+    TriggerMint,
+    TriggerSet,
+)
+from earmark.training import Settings, ShadowTraining
 
 __all__ = ["IN_WEIGHTS", "NAMES", "ON_HOST", "beside", "embedder_of", "embedding", "minting"]
 
@@ -60,8 +69,6 @@ def minting(
     """The mint that the options ask for."""
     if kind not in (*MINTS, *IN_WEIGHTS):
         raise unknown_name("kind of mark", kind, (*MINTS, *IN_WEIGHTS))
-    if kind == "penetrative":
-        raise BadInput("penetrative stamps need trained autoencoders; mint them in Python: earmark.penetrative")
     if kind == Sliced.name:
         raise BadInput("slices are of triggers of another kind; give that kind, and --sliced beside it")
     if source is not None and kind != "unrelated":
@@ -75,9 +82,27 @@ def minting(
     given: dict[str, Any] = {} if count is None else {"count": count}
     if source is not None:
         given["source"] = open_data(source).train
+    if kind == Penetrative.name:
+        return _penetrative(sets, given)
     form = Form.of(f"settings of {kind} triggers", MINTS[kind], without=("count", "source"))
     made: TriggerMint = form.fill(sets, lambda **values: MINTS[kind](**given, **values))
     return Sliced(of=made) if sliced else made
+
+
+def _penetrative(sets: list[str] | None, given: Mapping[str, Any]) -> Penetrative:
+    """Stamps with what trains their shadow autoencoders, and how they are found, among the settings."""
+    parts = (Penetrative, ShadowTraining, Penetration)
+    form = Form.of(
+        "settings of penetrative triggers", *parts, without=("count", "search", "shadow_training", "lr", "batch_size")
+    )
+
+    def build(**values: Any) -> Penetrative:
+        own: list[dict[str, Any]] = []
+        for part in (ShadowTraining, Penetration):
+            own.append({name: values.pop(name) for name in list(values) if name in inspect.signature(part).parameters})
+        return Penetrative(**given, **values, shadow_training=ShadowTraining(**own[0]), search=Penetration(**own[1]))
+
+    return form.fill(sets, build)
 
 
 def embedder_of(

@@ -41,7 +41,7 @@ ADVICE: Final = {
 EMBEDS: Final = {Backdoor: TriggerSet, PassportLayers: Passports, Uchida: Projection}
 """The marks that each kind of method embeds."""
 
-KINDS: Final = sorted({*MINTS, *IN_WEIGHTS} - {"penetrative", "sliced"})
+KINDS: Final = sorted({*MINTS, *IN_WEIGHTS} - {"sliced"})
 """What the command line mints."""
 
 Augmented = Annotated[bool, typer.Option("--augment", help="Crop and flip training images at random.")]
@@ -88,7 +88,7 @@ def mint(
         typer.Option(
             "--kind",
             metavar="KIND",
-            help=f"{', '.join(KINDS)}; penetrative in Python alone.",
+            help=", ".join(KINDS),
         ),
     ] = "noise",
     count: Annotated[
@@ -119,7 +119,8 @@ def mint(
     such as std=0.3 or labels=not-true; of passports, layers (how many, or a pattern of names), signature, passports,
     images, witnesses and tolerance; of a projection, layer (a name or a pattern), bits and signature. Both are minted
     for the layers of --model; only feature maps (passports=shuffle) need --host too. Frontier triggers are found on
-    --host.
+    --host. Penetrative stamps are found on shadow autoencoders that are trained on --data first: settings are shadows
+    (how many), family, bottleneck and epochs, and iterations of the search.
     """
     if (host is not None or model_set) and kind not in ON_HOST:
         raise BadInput(f"--host and --model-set are for {', '.join(ON_HOST)}, got --kind {kind}; leave them out")

@@ -1,6 +1,12 @@
 """The one loop: training a host, embedding, fine-tuning and distilling are calls of `fit` with other terms."""
 
-from earmark.training.autoencoding import AUTOENCODING, reconstruction_errors, train_autoencoder
+from earmark.training.autoencoding import (
+    AUTOENCODING,
+    ShadowTraining,
+    autoencoding_run,
+    reconstruction_errors,
+    train_autoencoder,
+)
 from earmark.training.checkpoint import Checkpoint
 from earmark.training.entangling import Entanglement, Temperatures
 from earmark.training.evaluate import accuracy, answers, predict, read_all, readings
@@ -47,6 +53,7 @@ __all__ = [
     "Record",
     "Refinement",
     "Settings",
+    "ShadowTraining",
     "SignLoss",
     "SmoothedCrossEntropy",
     "SoftmaxLoss",
@@ -59,6 +66,7 @@ __all__ = [
     "accuracy",
     "all_layers",
     "answers",
+    "autoencoding_run",
     "fit",
     "head_only",
     "predict",

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
 
 from earmark.core import Images
-from earmark.errors import Diverged
-from earmark.models import Autoencoder, Bank, Coded, Reconstruction, as_input, device_of, evaluating
+from earmark.errors import Diverged, unknown_name, whole
+from earmark.models import (
+    AUTOENCODERS,
+    Autoencoder,
+    Bank,
+    Coded,
+    Reconstruction,
+    as_input,
+    autoencoder,
+    built,
+    device_of,
+    evaluating,
+)
 from earmark.training.checkpoint import Checkpoint
 from earmark.training.loop import fit
 from earmark.training.settings import Settings
 from earmark.training.terms import ReconstructionLoss
 
-__all__ = ["AUTOENCODING", "reconstruction_errors", "train_autoencoder"]
+__all__ = ["AUTOENCODING", "ShadowTraining", "autoencoding_run", "reconstruction_errors", "train_autoencoder"]
 
 AUTOENCODING = Settings(epochs=12, batch_size=100, lr=1e-3, milestones=(9,), batchnorm="train", triggers_per_batch=0)
 """Adam at 1e-3. The paper states its loss (eq. 2) and no optimiser, epochs or batch."""
+
+STEPS = 4_800
+"""As many as 12 epochs are on the 40,000 images of the paper's shadows: fewer images are seen more often."""
 
 COLLAPSED = 0.02
 """An autoencoder is said to have collapsed where its images vary by less than this share of what its input varies."""
@@ -71,6 +87,62 @@ def train_autoencoder(
     )
     _alive(trained, images)
     return trained
+
+
+def autoencoding_run(
+    images: int, epochs: int | None = None, batch_size: int = AUTOENCODING.batch_size, lr: float = AUTOENCODING.lr
+) -> Settings:
+    """The training of an autoencoder on so many images by Adam, the rate divided by 10 after three quarters.
+
+    Without `epochs` it takes 12, or as many as make 4,800 steps.
+
+    >>> autoencoding_run(40_000).epochs, autoencoding_run(1_000).epochs
+    (12, 480)
+    """
+    steps_per_epoch = max(1, images // batch_size)
+    count = max(AUTOENCODING.epochs, -(-STEPS // steps_per_epoch)) if epochs is None else epochs
+    late = (3 * count // 4,) if count > 1 else ()
+    return AUTOENCODING.but(epochs=count, batch_size=batch_size, lr=lr, milestones=late)
+
+
+@final
+@dataclass(frozen=True)
+class ShadowTraining:
+    """Trains the owner's shadow autoencoders when a mark is drawn (Li & Wang 2021, Section 3.2).
+
+    Attributes:
+        shadows: K; the paper has 2 to 8.
+        family: "mlp" (the paper's), "conv", "denoising" or "variational", see `models.AUTOENCODERS`.
+        bottleneck: b, the length of the code; the paper states none, its code has 3.
+        epochs, batch_size, lr: of the training, see `autoencoding_run`.
+
+    Raises:
+        BadInput: an unknown family or a number out of range; when called, images that it cannot be trained on.
+        Diverged: when called, an autoencoder collapsed, or the loss stopped being finite.
+    """
+
+    shadows: int = 8
+    family: str = "mlp"
+    bottleneck: int = 32
+    epochs: int | None = None
+    batch_size: int = AUTOENCODING.batch_size
+    lr: float = AUTOENCODING.lr
+
+    def __post_init__(self) -> None:
+        if str(self.family) not in AUTOENCODERS:
+            raise unknown_name("autoencoder", str(self.family), AUTOENCODERS)
+        for name in ("shadows", "bottleneck", "batch_size"):
+            whole(name, getattr(self, name), low=1)
+        if self.epochs is not None:
+            whole("epochs", self.epochs, low=1)
+        autoencoding_run(1, self.epochs, self.batch_size, self.lr)
+
+    def __call__(self, images: Images, rng: torch.Generator) -> Bank:
+        """K autoencoders that have learnt to make the images again, each from a start of its own."""
+        make = partial(autoencoder, self.family, images.shape, bottleneck=self.bottleneck)
+        settings = autoencoding_run(len(images), self.epochs, self.batch_size, self.lr)
+        fresh = Bank([built(make, rng) for _ in range(self.shadows)]).to(settings.torch_device())
+        return train_autoencoder(fresh, images, rng, settings, title="shadow autoencoders")
 
 
 def reconstruction_errors(model: Autoencoder | Bank, images: Images, batch_size: int = 256) -> Tensor:

@@ -16,11 +16,10 @@ from earmark.core import Data
 from earmark.data import drawn
 from earmark.errors import BadInput, number, unknown_name, whole
 from earmark.models import AUTOENCODERS, Autoencoder, autoencoder, built, device_of, evaluating
-from earmark.training import AUTOENCODING, Checkpoint, Settings, train_autoencoder
+from earmark.training import AUTOENCODING, Checkpoint, Settings, autoencoding_run, train_autoencoder
 
 __all__ = ["Autoencode"]
 
-STEPS = 4_800
 DENSE = ("mlp", "variational")
 
 
@@ -74,10 +73,7 @@ class Autoencode(Washer):
 
     def training(self, count: int) -> Settings:
         """The settings of its training on so many images."""
-        steps_per_epoch = max(1, count // self.batch_size)
-        epochs = max(AUTOENCODING.epochs, -(-STEPS // steps_per_epoch)) if self.epochs is None else self.epochs
-        late = (3 * epochs // 4,) if epochs > 1 else ()
-        return AUTOENCODING.but(epochs=epochs, batch_size=self.batch_size, lr=self.lr, milestones=late)
+        return autoencoding_run(count, self.epochs, self.batch_size, self.lr)
 
     def trained(self, data: Data, rng: torch.Generator) -> Autoencoder:
         """The autoencoder itself, trained on `data.train`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
-from earmark.core import Data, Images
+from earmark.core import Data, Images, rng
 from earmark.data import channels_to
 from earmark.errors import BadInput, number, unknown_name, whole
 from earmark.keys import MarkKey
@@ -22,6 +23,8 @@ from earmark.models import Bank
 __all__ = ["Penetrative"]
 
 ROOM = 1e-9
+
+TrainShadows = Callable[[Images, torch.Generator], Bank]
 
 
 @final
@@ -49,7 +52,9 @@ class Penetrative(TriggerMint):
             (low-frequency) and 0.12 (half-planes) apart, and those of one text as little as 0.01 on large images,
             where the default tells no key from another. What proves the key are the labels.
         looks: J, the images of each stamp that the search looks at; 30 in the paper.
-        shadows: K trained autoencoders, only needed to draw; without a search the stamps are the prestamps.
+        shadows: K trained autoencoders; only needed to draw, and not at all without a search.
+        shadow_training: what trains them on the owner's images when the mark is drawn, such as
+            `training.ShadowTraining`, where there are none.
         search: how the stamps are found; None for the prestamps themselves.
 
     Raises:
@@ -68,6 +73,7 @@ class Penetrative(TriggerMint):
     bound: float = 0.03
     looks: int = field(default=30, compare=False, metadata={"setting": False})
     shadows: Bank | None = field(default=None, repr=False, compare=False, metadata={"setting": False})
+    shadow_training: TrainShadows | None = field(default=None, compare=False, metadata={"setting": False})
     search: Penetration | None = field(default_factory=Penetration, compare=False, metadata={"setting": False})
 
     def __post_init__(self) -> None:
@@ -141,10 +147,16 @@ class Penetrative(TriggerMint):
         starts = self._prestamps(key, data.shape)
         if self.search is None:
             return starts
-        if self.shadows is None:
-            raise BadInput("penetrative triggers need shadows=, a Bank of trained autoencoders to pass, or search=None")
+        shadows = self.shadows
+        if shadows is None and self.shadow_training is not None:
+            shadows = self.shadow_training(data.train, rng(int(key.stream("shadows").integers(2**62, 1))))
+        if shadows is None:
+            raise BadInput(
+                "penetrative triggers need shadows=, a Bank of trained autoencoders to pass, shadow_training= to train "
+                "them, or search=None"
+            )
         images = data.train.pixels[picked].view(self.stamps, self.looks, *data.shape)
-        return self.search(self.shadows, images, starts)
+        return self.search(shadows, images, starts)
 
     def paint(self, key: MarkKey, shape: tuple[int, int, int], carriers: Images | None) -> Tensor:
         return self._stamped(key, shape, carriers, slice(0, self.count))
