@@ -58,7 +58,7 @@ class Baseline:
 
     def embed(self, effort: Effort) -> Backdoor:
         """Its embedding, in the run that marks the host with ours."""
-        return self.method().but(settings=effort.embed, watch=0)
+        return self.method().but(settings=effort.run(groups=False), watch=0)
 
 
 @final

@@ -210,7 +210,9 @@ class Bench:
 
         def measure() -> Point:
             mint = marking.mint(self.effort, self.data.classes, other=True)
-            embed = marking.embed(self.effort).but(settings=self.thief.overwrite)
+            embed = marking.embed(self.effort)
+            run = self.thief.overwrite.but(triggers_per_batch=embed.settings.triggers_per_batch)
+            embed = embed.but(settings=run)
             attack = Overwrite(mint, embed, self._key(other=True))
             mark, model = self.mark(marking), self.marked(marking)
             attacked, other = attack(model, self.data, rng(self.seed)), attack.mark(model, self.data)

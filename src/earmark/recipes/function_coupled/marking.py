@@ -120,7 +120,7 @@ class Marking:
             "plus-margin": lambda: plus.but(terms=(smoothing, margin)),
             "kept": lambda: fixll_pfl().but(masking=Masking(effort.drop, effort.every)),
         }
-        return made[self.how]().but(settings=effort.fresh if self.how == "fresh" else effort.embed, watch=0)
+        return made[self.how]().but(settings=effort.run(self.labels == "groups", self.how == "fresh"), watch=0)
 
 
 _HOW = {
