@@ -234,6 +234,21 @@ def test_pairs_of_an_earlier_run_are_not_tested_again(registry: Registry) -> Non
         scanned(registry, [listed("a", query), listed("a", query)], ignore)
 
 
+def test_the_same_evidence_under_another_alpha_is_another_pair_and_a_copied_claim_is_none(
+    claims: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(claims / "claim0", tmp_path / "first")
+    shutil.copytree(claims / "claim0", tmp_path / "copied")
+    first = scanned(Registry(tmp_path), [listed("a", knowing(0))], ignore)
+    assert len(first) == 1
+    how: dict[str, Any] = {"host": None, "scheme": "x", "owner_name": "owner 0", "check": False, "alpha": 1e-9}
+    commit(owner(0), mark(0), name="m", marked=nn.Linear(1, 1), out=tmp_path / "stricter", **how)
+    heard: list[Pair] = []
+    both = scanned(Registry(tmp_path), [listed("a", knowing(0))], heard.append, done={first[0].key: first[0]})
+    assert {pair.alpha for pair in both} == {1e-6, 1e-9}
+    assert [pair.alpha for pair in heard] == [1e-9]
+
+
 def test_marks_beyond_the_shelf_are_read_again(claims: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "SHELF", 1)
     registry = Registry(claims)

@@ -209,7 +209,9 @@ def test_a_token_goes_into_its_header_and_nowhere_else(
             told = [repr(suspect), str(suspect.facts), verdict.to_json(), str(vars(suspect))]
         assert served.asked[0].headers["Authorization"] == "Bearer s3cret-t0ken"
     assert not any("s3cret" in words or "hidden" in words for words in told[:3])
+    assert "HTTP Request" in caplog.text
     assert "s3cret" not in caplog.text
+    assert "hidden" not in caplog.text
     with serving(hugging_face(LABEL)) as served:
         settings: dict[str, Any] = {"token": "SERVICE_TOKEN", "header": "X-Api-Key"}
         with open_suspect(served.url, MARK, form="hf", **settings) as suspect:

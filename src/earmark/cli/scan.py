@@ -19,7 +19,7 @@ from earmark.cli.settings import pairs
 from earmark.cli.suspects import Approach
 from earmark.errors import BadInput
 from earmark.evidence.kinds import Suspect
-from earmark.evidence.scan import Listed, Pair, Registry, Standing, adjusted
+from earmark.evidence.scan import Known, Listed, Pair, Registry, Standing, adjusted
 from earmark.evidence.scan import scan as scanned
 from earmark.evidence.wire import Record, validated
 from earmark.files import canonical_json, read_bytes
@@ -245,7 +245,7 @@ class _Kept(AbstractContextManager["_Kept"]):
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.done: dict[tuple[str, str, float | None], Pair] = {}
+        self.done: dict[Known, Pair] = {}
         self._file = None
         if path is None:
             return

@@ -25,12 +25,15 @@ from earmark.marks import Passports
 from earmark.models import Task
 from earmark.suspects import plain
 
-__all__ = ["CONTROLS", "Filed", "Listed", "Pair", "Registry", "Standing", "adjusted", "scan"]
+__all__ = ["CONTROLS", "Filed", "Known", "Listed", "Pair", "Registry", "Standing", "adjusted", "scan"]
 
 CLAIM: Final = "claim.json"
 EVIDENCE: Final = "evidence"
 SHELF: Final = 256 << 20
 """Bytes of marks that are kept in memory; more are read again."""
+
+Known: TypeAlias = tuple[str, str, str, str, float, float | None]
+"""What two runs know a pair by: identity, evidence, claimant, mark, and both error probabilities."""
 
 Build: TypeAlias = Callable[[Task], Suspect]
 """The suspect as a model of a task's images and classes; `BadInput` where it is none."""
@@ -82,9 +85,9 @@ class Pair(Record):
     fault: str | None = None
 
     @property
-    def key(self) -> tuple[str, str, float | None]:
-        """What two runs know the pair by."""
-        return self.identity, self.evidence_digest, self.level
+    def key(self) -> Known:
+        """What two runs know the pair by: the same evidence may be claimed twice, with another alpha or name."""
+        return self.identity, self.evidence_digest, self.claimant, self.mark, self.alpha, self.level
 
 
 @final
@@ -111,6 +114,11 @@ class Filed:
 class _Task:
     shape: tuple[int, int, int]
     classes: int
+
+
+def _claimed(claim: Claim) -> tuple[str, str, str, float]:
+    """What a scan reports of a claim."""
+    return claim.evidence_digest, claim.owner, claim.mark, claim.parameters.alpha
 
 
 @final
@@ -141,9 +149,9 @@ class Registry:
 
     @property
     def sound(self) -> list[Filed]:
-        """The claims that hold, those of one task together."""
-        kept = [each for each in self.filed if each.fault is None and each.claim is not None]
-        return sorted(kept, key=lambda each: str(each.task))
+        """The claims that hold, those of one task together; one that is there twice is one."""
+        kept = {_claimed(each.claim): each for each in self.filed if each.fault is None and each.claim is not None}
+        return sorted(kept.values(), key=lambda each: str(each.task))
 
     def mark(self, filed: Filed) -> Mark:
         """The mark of a claim that holds.
@@ -192,7 +200,7 @@ def scan(
     sequential: bool = False,
     workers: int = 2,
     connections: int = 32,
-    done: Mapping[tuple[str, str, float | None], Pair] | None = None,
+    done: Mapping[Known, Pair] | None = None,
 ) -> list[Pair]:
     """Test every suspect for the mark of every claim that holds.
 
@@ -243,7 +251,7 @@ class _Work:
     heard: Callable[[Pair], None]
     alpha: float
     level: float | None
-    done: Mapping[tuple[str, str, float | None], Pair]
+    done: Mapping[Known, Pair]
     lock: threading.Lock = field(default_factory=threading.Lock)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -287,14 +295,14 @@ class _Work:
 
     def _blank(self, suspect: Listed, filed: Filed, level: float | None) -> Pair:
         assert filed.claim is not None, "a claim that holds could be read"
-        claim = filed.claim
+        evidence, claimant, mark, alpha = _claimed(filed.claim)
         return Pair(
             suspect=suspect.name,
             identity=suspect.identity,
-            claimant=claim.owner,
-            mark=claim.mark,
-            evidence_digest=claim.evidence_digest,
-            alpha=claim.parameters.alpha,
+            claimant=claimant,
+            mark=mark,
+            evidence_digest=evidence,
+            alpha=alpha,
             level=level,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import os
 import re
@@ -111,6 +112,13 @@ class Manners:
             raise BadInput(f"{self.ca} holds no certificates; give the authority's root as PEM") from error
 
 
+def _untold(record: logging.LogRecord) -> bool:
+    """Takes names, passwords and queries out of the addresses that httpx logs: a query may hold a key."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(shown(str(one)) if type(one).__name__ == "URL" else one for one in record.args)
+    return True
+
+
 @final
 class Line:
     """A line to one service, with manners.
@@ -121,6 +129,7 @@ class Line:
 
     def __init__(self, url: str, manners: Manners) -> None:
         http: Any = library("httpx", "http")
+        logging.getLogger("httpx").addFilter(_untold)  # once, however many lines there are
         self._manners, self._url, self.sent, self._free = manners, url, 0, 0.0
         self._end = math.inf if manners.patience is None else time.monotonic() + manners.patience
         limits = http.Limits(max_connections=manners.concurrency, max_keepalive_connections=manners.concurrency)
