@@ -145,6 +145,7 @@ def test_bits_in_weights_get_a_page_without_pictures(tmp_path: Path) -> None:
         (("--kind", "sliced"), "give that kind, and --sliced beside it"),
         (("--kind", "passports", "--sliced"), "open as a whole"),
         (("--kind", "noise-chain", "--sliced"), "separable"),
+        (("--kind", "penetrative", "--sliced"), "separable"),
         (("--set", "labels=one-class", "--sliced"), "uniform or not-true"),
     ],
 )

@@ -82,11 +82,13 @@ def minting(
     given: dict[str, Any] = {} if count is None else {"count": count}
     if source is not None:
         given["source"] = open_data(source).train
-    if kind == Penetrative.name:
-        return _penetrative(sets, given)
-    form = Form.of(f"settings of {kind} triggers", MINTS[kind], without=("count", "source"))
-    made: TriggerMint = form.fill(sets, lambda **values: MINTS[kind](**given, **values))
+    made = _penetrative(sets, given) if kind == Penetrative.name else _triggers(kind, sets, given)
     return Sliced(of=made) if sliced else made
+
+
+def _triggers(kind: str, sets: list[str] | None, given: Mapping[str, Any]) -> TriggerMint:
+    form = Form.of(f"settings of {kind} triggers", MINTS[kind], without=("count", "source"))
+    return form.fill(sets, lambda **values: MINTS[kind](**given, **values))
 
 
 def _penetrative(sets: list[str] | None, given: Mapping[str, Any]) -> Penetrative:

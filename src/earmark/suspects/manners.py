@@ -114,8 +114,10 @@ class Manners:
 
 def _untold(record: logging.LogRecord) -> bool:
     """Takes names, passwords and queries out of the addresses that httpx logs: a query may hold a key."""
+    import httpx
+
     if isinstance(record.args, tuple):
-        record.args = tuple(shown(str(one)) if type(one).__name__ == "URL" else one for one in record.args)
+        record.args = tuple(shown(str(one)) if isinstance(one, httpx.URL) else one for one in record.args)
     return True
 
 
